@@ -1,0 +1,88 @@
+"""Blend (Chen, Liu, Li, Lu, Song, arXiv:1712.05526, 2017): a faint picture over the whole image."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nab.attacks.base import Attack, to_uint8
+from nab.checks import check_choice, check_range
+from nab.data.decode import decode_image
+from nab.errors import DataError
+from nab.seeding import stream
+
+
+@dataclasses.dataclass(frozen=True)
+class Blend(Attack):
+    """``x' = (1 - alpha) x + alpha P`` with one fixed pattern P of the image's size.
+
+    The picture used in most of the literature is somebody's artwork, in three different drawings, and is not shipped.
+    ``"noise"`` is a well-defined stand-in; ``"shapes"`` is a drawing of our own with the drawing's kind of large areas.
+
+    Attributes:
+        alpha: share of the pattern, in (0, 1]. 0.1 as in NAB; BackdoorBench and backdoor-toolbox use 0.2.
+        pattern: ``"noise"`` (independent and uniform over 0 to 255 per pixel and channel, drawn from the seed),
+            ``"shapes"`` (discs and bars of saturated colours, drawn from the seed), or ``"picture"``.
+        picture: path of an image file for ``pattern="picture"``; it is resized (bilinear, antialiased, aspect ignored).
+    """
+
+    alpha: float = 0.1
+    pattern: str = "noise"
+    picture: str | None = None
+
+    summary: ClassVar[str] = "a fixed picture, blended faintly over the whole image"
+    source: ClassVar[str] = "Chen et al. 2017"
+
+    def __post_init__(self) -> None:
+        check_range("alpha", self.alpha, 0, 1, include_low=False)
+        check_choice("pattern", self.pattern, ("noise", "shapes", "picture"))
+        if (self.pattern == "picture") != (self.picture is not None):
+            raise DataError(f"expected a path in picture if and only if pattern is 'picture', got pattern {self.pattern!r} and picture {self.picture!r}")
+
+    def trigger(self, images: Tensor, seed: int) -> Tensor:
+        pattern = self.draw(images.shape[1], images.shape[2], images.shape[3], seed).to(images.device)
+        return to_uint8((1 - self.alpha) * images.float() + self.alpha * pattern)
+
+    def draw(self, channels: int, height: int, width: int, seed: int) -> Tensor:
+        """The pattern: float, C x H x W, values 0 to 255."""
+        if self.pattern == "noise":
+            levels = torch.randint(0, 256, (channels, height, width), generator=stream(seed, "blend noise"))
+            return levels.float()
+        pattern = _shapes(height, width, seed) if self.pattern == "shapes" else self._picture(height, width)
+        return pattern if channels == 3 else _luma(pattern)
+
+    def _picture(self, height: int, width: int) -> Tensor:
+        path = Path(str(self.picture)).expanduser()
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); give the path of an image file as picture") from None
+        image = decode_image(data, str(path)).float().expand(3, -1, -1)
+        resized = F.interpolate(image[None], size=(height, width), mode="bilinear", antialias=True)
+        return resized[0].clamp(0, 255)
+
+
+def _luma(image: Tensor) -> Tensor:
+    """Brightness of an RGB image (ITU-R BT.601 weights), 1 x H x W."""
+    return (image * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0, keepdim=True)
+
+
+def _shapes(height: int, width: int, seed: int, count: int = 9) -> Tensor:
+    """Discs and bars in saturated colours on a two-colour ground; 3 x H x W, 0 to 255."""
+    generator = stream(seed, "blend shapes")
+    rows = torch.linspace(0, 1, height)[:, None]
+    columns = torch.linspace(0, 1, width)[None, :]
+    colours = (torch.rand(count + 2, 3, generator=generator) > 0.5).float() * 255
+    draws = torch.rand(count, 4, generator=generator)
+    canvas = torch.where((rows + columns < 1)[None], colours[0][:, None, None], colours[1][:, None, None])
+    for (y, x, size, kind), colour in zip(draws.tolist(), colours[2:], strict=True):
+        distance = (rows - y) ** 2 + (columns - x) ** 2
+        disc = distance < (0.08 + 0.15 * size) ** 2
+        stripe = ((rows - y) * (kind - 0.5) + (columns - x) * (size - 0.5)).abs() < 0.03
+        canvas = torch.where((disc if kind < 0.6 else stripe)[None], colour[:, None, None], canvas)
+    return canvas

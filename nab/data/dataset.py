@@ -1,0 +1,147 @@
+"""`Dataset`: the one shape in which images travel through the library."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nab.errors import ConfigError, DataError
+from nab.seeding import stream
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled images, all of one size, in memory.
+
+    Attributes:
+        images: uint8, N x C x H x W, values 0 to 255, C 1 (grey) or 3 (RGB).
+        labels: int64, N, values 0 to K - 1.
+        classes: the K class names.
+        name: what to call it in results.
+
+    Raises:
+        DataError: a shape, dtype or label is not as above, or fewer than two classes are named.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str = "unnamed"
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if images.ndim != 4 or images.dtype != torch.uint8 or images.shape[1] not in (1, 3):
+            raise DataError(
+                f"expected images of {self.name!r} as uint8 N x C x H x W with C 1 or 3, "
+                f"got {images.dtype} {tuple(images.shape)}"
+            )
+        if labels.ndim != 1 or labels.dtype != torch.int64 or len(labels) != len(images):
+            raise DataError(
+                f"expected labels of {self.name!r} as int64 of length {len(images)}, "
+                f"got {labels.dtype} {tuple(labels.shape)}"
+            )
+        if len(self.classes) < 2:
+            raise DataError(f"expected at least two classes in {self.name!r}, got {len(self.classes)}")
+        if len(labels) == 0:
+            raise DataError(f"expected at least one image in {self.name!r}, got none")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= len(self.classes):
+            raise DataError(
+                f"expected labels of {self.name!r} from 0 to {len(self.classes) - 1}, got {low} to {high}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        channels, height, width = self.images.shape[1:]
+        return f"Dataset({self.name!r}, {len(self)} images {channels} x {height} x {width}, {self.num_classes} classes)"
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that depend on images and labels, and not on the order of the rows."""
+        shape = hashlib.blake2b(repr(tuple(self.images.shape[1:])).encode(), digest_size=16)
+        for digest in sorted(row_digests(self.images, self.labels)):
+            shape.update(digest)
+        return shape.hexdigest()
+
+    def replace(self, **changes: Any) -> Dataset:
+        """A copy in which the named fields are other ones."""
+        return dataclasses.replace(self, **changes)
+
+    def subset(self, index: Tensor) -> Dataset:
+        """The rows of ``index`` (int64 positions, or a boolean mask of length N), in that order."""
+        return self.replace(images=self.images[index], labels=self.labels[index])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GroundTruth:
+    """What only the attacker and the evaluation know; it travels apart from the `Dataset` that a defender sees.
+
+    Attributes:
+        true_labels: int64, N.
+        is_poisoned: bool, N; samples that carry the trigger as poison, those of the target class included.
+    """
+
+    true_labels: Tensor
+    is_poisoned: Tensor
+
+
+def row_digests(images: Tensor, labels: Tensor) -> list[bytes]:
+    """One 16-byte digest per row, of its label and its pixels."""
+    rows = np.ascontiguousarray(images.cpu().numpy()).reshape(len(images), -1)
+    return [
+        hashlib.blake2b(row.data, digest_size=16, salt=int(label).to_bytes(8, "little")).digest()
+        for row, label in zip(rows, labels.tolist(), strict=True)
+    ]
+
+
+def canonical_order(dataset: Dataset) -> Dataset:
+    """The same rows in the order of their digests, so that copies of one dataset that differ only in order give the same runs."""
+    digests = row_digests(dataset.images, dataset.labels)
+    return dataset.subset(torch.tensor(sorted(range(len(digests)), key=digests.__getitem__)))
+
+
+def stratified_index(labels: Tensor, share: float, seed: int, purpose: str) -> Tensor:
+    """Sorted positions of ``round(share * n_c)`` random samples of every class c; int64.
+
+    Raises:
+        ConfigError: the share leaves no sample at all.
+    """
+    generator = stream(seed, purpose)
+    chosen = []
+    for label in labels.unique():  # sorted, so the draw does not depend on the order of first appearance
+        members = (labels == label).nonzero().squeeze(1)
+        # The tiny addend keeps .29 * 100 from becoming 28.
+        count = int(share * len(members) + 0.5 + 1e-9)
+        chosen.append(members[torch.randperm(len(members), generator=generator)[:count]])
+    index = torch.cat(chosen)
+    if len(index) == 0:
+        raise ConfigError(f"expected a share that selects at least one of {len(labels)} samples ({purpose}), got {share}")
+    return index.sort().values
+
+
+def take(dataset: Dataset, size: int | None, seed: int) -> Dataset:
+    """A class-balanced part of ``size`` samples (about: whole numbers per class), or all of it when ``size`` is None.
+
+    Raises:
+        ConfigError: ``size`` is larger than the dataset or smaller than its number of classes.
+    """
+    if size is None or size == len(dataset):
+        return dataset
+    if not dataset.num_classes <= size <= len(dataset):
+        raise ConfigError(
+            f"expected train_size from {dataset.num_classes} (one per class) to {len(dataset)} "
+            f"(all of {dataset.name!r}), got {size}"
+        )
+    return dataset.subset(stratified_index(dataset.labels, size / len(dataset), seed, "train subset"))

@@ -1,0 +1,26 @@
+"""Detectors: one file each. Adding one is a file, a line in `DETECTORS`, and a test file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nab.detection.base import Detector, select_suspects
+from nab.detection.lga import LGA
+from nab.detection.oracle import OracleDetector
+from nab.registry import build
+
+__all__ = ["DETECTORS", "LGA", "Detector", "OracleDetector", "make_detector", "select_suspects"]
+
+DETECTORS: dict[str, type[Detector]] = {
+    "lga": LGA,
+    "oracle": OracleDetector,
+}
+
+
+def make_detector(name: str, params: dict[str, Any] | None = None) -> Detector:
+    """The detector ``name`` with the hyper-parameters ``params``.
+
+    Raises:
+        ConfigError: the name or a parameter is unknown or not valid.
+    """
+    return build("detector", name, DETECTORS, params)

@@ -1,0 +1,63 @@
+"""The stamp: the defender's own trigger, written into a batch just before the network sees it.
+
+Source: the authors' implementation of NAB; 2 x 2 pixels in the upper left corner, all channels, value 0 after
+normalisation (the mean colour of ImageNet, a grey, not black), after crop, flip and cutout, so that it never moves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from nab.checks import check_choice, check_positive
+from nab.errors import ConfigError
+
+CORNERS = ("upper-left", "upper-right", "lower-left", "lower-right")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stamp:
+    """A square of one value in a corner.
+
+    Attributes:
+        size: side in pixels.
+        corner: which corner it fills.
+        value: what is written, in all channels. In the space the network's input lives in, that is, after
+            normalisation: 0 is the mean colour, about 2.5 is white.
+    """
+
+    size: int = 2
+    corner: str = "upper-left"
+    value: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_positive("stamp size", self.size)
+        check_choice("stamp corner", self.corner, CORNERS)
+        if not isinstance(self.value, int | float) or not abs(self.value) < float("inf"):
+            raise ConfigError(f"expected stamp value as a finite number, got {self.value!r}")
+
+    def apply(self, images: Tensor, where: Tensor | None = None) -> Tensor:
+        """The images with the stamp; the argument is left as it was.
+
+        Args:
+            images: float, N x C x H x W, normalised.
+            where: bool, N; stamps only these. All by default.
+
+        Raises:
+            ConfigError: the stamp is larger than half an image.
+        """
+        height, width = images.shape[2:]
+        if 2 * self.size > min(height, width):
+            raise ConfigError(f"expected a stamp of at most half the image ({min(height, width) // 2} pixels), got {self.size}")
+        vertical, horizontal = self.corner.split("-")
+        rows = slice(0, self.size) if vertical == "upper" else slice(height - self.size, height)
+        columns = slice(0, self.size) if horizontal == "left" else slice(width - self.size, width)
+        stamped = images.clone()
+        region = stamped[:, :, rows, columns]
+        if where is None:
+            region.fill_(self.value)
+        else:  # no boolean indexing: it would make a GPU wait for the count
+            region.copy_(torch.where(where[:, None, None, None], region.new_tensor(self.value), region))
+        return stamped

@@ -1,0 +1,53 @@
+"""`Predictor`: a trained network with everything that belongs in front of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from nab.stamp import Stamp
+from nab.training.recipe import Recipe
+from nab.training.runtime import Runtime
+
+BATCH_SIZE = 500
+"""Images per forward pass: large enough to fill a device, small enough for a laptop's memory."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predictor:
+    """What is evaluated: normalisation, the defence's change of the input, the network.
+
+    Attributes:
+        model: maps normalised images to logits.
+        recipe: whose normalisation the model was trained with.
+        runtime: where and how it computes.
+        stamp: written on every input; None for none.
+    """
+
+    model: nn.Module
+    recipe: Recipe
+    runtime: Runtime
+    stamp: Stamp | None = None
+
+    def with_stamp(self, stamp: Stamp | None) -> Predictor:
+        """The same network behind another stamp, or none."""
+        return dataclasses.replace(self, stamp=stamp)
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """float32, N x K, on the device; ``images`` is uint8, N x C x H x W. The model is left in evaluation mode."""
+        self.model.eval()
+        outputs = []
+        for batch in images.split(BATCH_SIZE):
+            inputs = self.recipe.normalise(batch.to(self.runtime.device, non_blocking=True))
+            if self.stamp is not None:
+                inputs = self.stamp.apply(inputs)
+            with self.runtime.autocast():
+                outputs.append(self.model(inputs.contiguous(memory_format=self.runtime.memory_format)).float())
+        return torch.cat(outputs)
+
+    def predict(self, images: Tensor) -> Tensor:
+        """The most likely class; int64, N, on the CPU."""
+        return self.logits(images).argmax(1).cpu()

@@ -1,0 +1,117 @@
+"""How a network is trained: every number of it in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+
+from nab.checks import check_choice, check_positive, check_range
+from nab.errors import ConfigError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Per channel, of images in [0, 1]. The authors of NAB use them on CIFAR-10 too; the stamp's value 0 is this mean."""
+
+SCHEDULES = ("cosine", "constant", "steps", "one-cycle")
+PRECISIONS = ("auto", "bfloat16", "float32")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """The paper's training recipe by default (NAB, section 5.1, and the authors' implementation).
+
+    Attributes:
+        epochs: passes over the training set.
+        batch_size: samples per step; the last, smaller batch is kept.
+        lr: the highest learning rate of SGD.
+        momentum: of SGD.
+        nesterov: whether the momentum looks ahead.
+        weight_decay: on all parameters.
+        label_smoothing: share of the target spread over all classes.
+        schedule: ``"cosine"`` sets ``lr (1 + cos(pi e / (epochs + cosine_extra_epochs))) / 2`` at the start of epoch e;
+            ``"constant"``; ``"steps"`` multiplies by ``step_factor`` at every one of ``milestones``; ``"one-cycle"`` rises
+            linearly over the first ``warmup`` share of all steps and then falls linearly to zero, step by step.
+        cosine_extra_epochs: by how much the cosine is longer than the training.
+        milestones: epochs, for ``"steps"``.
+        step_factor: for ``"steps"``.
+        warmup: share of all steps, for ``"one-cycle"``.
+        crop_padding: black pixels around the image before a random crop of its own size.
+        flip: whether half of the images are mirrored.
+        cutout: side of the square set to the mean colour; its half, rounded down, is taken to either side of a random
+            centre, so that the authors' 3 cuts 2 x 2 pixels. 0 for none.
+        mean: per channel, of images in [0, 1].
+        std: likewise.
+        precision: of the network's arithmetic; ``"auto"`` is bfloat16 where the device has it in hardware.
+
+    Raises:
+        ConfigError: a value is out of its range.
+    """
+
+    epochs: int = 100
+    batch_size: int = 64
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    label_smoothing: float = 0.0
+    schedule: str = "cosine"
+    cosine_extra_epochs: int = 5
+    milestones: tuple[int, ...] = ()
+    step_factor: float = 0.1
+    warmup: float = 0.2
+    crop_padding: int = 4
+    flip: bool = True
+    cutout: int = 3
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_positive("epochs", self.epochs)
+        check_positive("batch_size", self.batch_size)
+        if self.batch_size < 2:
+            raise ConfigError("expected batch_size of at least 2 (batch normalisation needs two samples), got 1")
+        check_range("lr", self.lr, 0, math.inf, include_low=False)
+        check_range("momentum", self.momentum, 0, 1, include_high=False)
+        check_range("weight_decay", self.weight_decay, 0, math.inf)
+        check_range("label_smoothing", self.label_smoothing, 0, 1, include_high=False)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_range("warmup", self.warmup, 0, 1)
+        check_range("crop_padding", self.crop_padding, 0, math.inf)
+        check_range("cutout", self.cutout, 0, math.inf)
+        check_choice("precision", self.precision, PRECISIONS)
+        if min(self.std) <= 0:
+            raise ConfigError(f"expected std above 0 in every channel, got {self.std}")
+
+    def without_augmentation(self) -> Recipe:
+        """The same recipe on the images as they are."""
+        return dataclasses.replace(self, crop_padding=0, flip=False, cutout=0)
+
+    def learning_rate(self, step: int, steps_per_epoch: int) -> float:
+        """The learning rate of update ``step``, counted from 0 over the whole training."""
+        epoch = step // steps_per_epoch
+        if self.schedule == "cosine":
+            period = self.epochs + self.cosine_extra_epochs
+            return self.lr * 0.5 * (1 + math.cos(math.pi * epoch / period))
+        if self.schedule == "steps":
+            return self.lr * self.step_factor ** sum(epoch >= m for m in self.milestones)
+        if self.schedule == "one-cycle":
+            done = (step + 1) / (self.epochs * steps_per_epoch + 1)
+            return self.lr * (done / self.warmup if done < self.warmup else (1 - done) / (1 - self.warmup))
+        return self.lr
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """``(images / 255 - mean) / std`` as float32; grey images use the average over the channels.
+
+        Args:
+            images: uint8, N x C x H x W.
+        """
+        channels = images.shape[1]
+        mean, std = images.new_tensor((self.mean, self.std), dtype=torch.float32).view(2, 3, 1, 1)
+        if channels == 1:
+            mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
+        return images.float().mul(1 / (255 * std)).sub(mean / std)
+
