@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from nab.errors import ConfigError
+from nab.errors import ConfigError, NabError
 
 T = TypeVar("T")
 
@@ -35,12 +36,43 @@ def lookup(kind: str, name: str, registry: Mapping[str, T]) -> T:
 def build(kind: str, name: str, registry: Mapping[str, type[T]], params: Mapping[str, Any] | None = None) -> T:
     """An instance of the registered dataclass ``name`` with the hyper-parameters ``params``.
 
+    Values may come from YAML or JSON: lists become tuples and mappings nested dataclasses, as the fields' types ask.
+
     Raises:
         ConfigError: the name is not registered, or a parameter does not exist or is not valid.
     """
     cls = lookup(kind, name, registry)
-    known = {field.name for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
-    for key in params or {}:
+    return make_dataclass(f"{kind} {name!r}", cls, params or {})
+
+
+def make_dataclass(what: str, cls: type[T], params: Mapping[str, Any]) -> T:
+    """An instance of the dataclass ``cls``, its fields converted to their types; ``what`` names it in errors.
+
+    Raises:
+        ConfigError: a parameter does not exist or is not valid.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    types = typing.get_type_hints(cls)
+    known = [field.name for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
+    values = {}
+    for key, value in params.items():
         if key not in known:
-            raise unknown_name(f"parameter of {kind} {name!r}", key, known)
-    return cls(**(params or {}))
+            raise unknown_name(f"parameter of {what}", key, known)
+        if dataclasses.is_dataclass(value):  # made in Python, so it has checked itself
+            values[key] = value
+            continue
+        try:
+            values[key] = TypeAdapter(types[key]).validate_python(value)
+        except ValidationError as error:
+            raise ConfigError(f"{what}, parameter {key}: {first_problem(error)}") from None
+    return cls(**values)
+
+
+def first_problem(error: Any) -> str:
+    """The first problem of a pydantic ``ValidationError`` in one line."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    cause = problem.get("ctx", {}).get("error")
+    message = str(cause) if isinstance(cause, NabError) else f"{problem['msg']}, got {problem['input']!r}"
+    return f"{where}: {message}" if where and not isinstance(cause, NabError) else message

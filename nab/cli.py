@@ -1,0 +1,179 @@
+"""The ``nab`` command. Thin: every command reads its options, calls the library, prints.
+
+Nothing heavy is imported at the top, so that ``nab --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from nab.errors import ConfigError, NabError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Backdoor attacks on training data, and the non-adversarial backdoor (NAB) against them.",
+)
+
+ProfileOption = Annotated[str, typer.Option(help="smoke, laptop, paper, or the path of a YAML file of your own.")]
+ResultsOption = Annotated[Path, typer.Option(help="Folder of the results; each profile has a folder in it.")]
+DataRootOption = Annotated[Path | None, typer.Option(help="Folder that holds the data.", envvar="NAB_DATA")]
+
+
+@app.command("run")
+def run_command(
+    profile: ProfileOption = "smoke",
+    dataset: Annotated[str | None, typer.Option(help="See `nab list datasets`.")] = None,
+    attack: Annotated[str | None, typer.Option(help="See `nab list attacks`.")] = None,
+    poison_rate: Annotated[float | None, typer.Option(help="Share of the training set that is poisoned.")] = None,
+    target: Annotated[int | None, typer.Option(help="Class that the backdoor answers.")] = None,
+    defense: Annotated[str | None, typer.Option(help="See `nab list defenses`.")] = None,
+    detector: Annotated[str | None, typer.Option(help="See `nab list detectors`.")] = None,
+    labeler: Annotated[str | None, typer.Option(help="See `nab list labelers`.")] = None,
+    detection_rate: Annotated[float | None, typer.Option(help="Share of the training set that is suspected.")] = None,
+    model: Annotated[str | None, typer.Option(help="See `nab list models`.")] = None,
+    width: Annotated[int | None, typer.Option(help="Channels of the network's first stage.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training set.")] = None,
+    train_size: Annotated[int | None, typer.Option(help="Train on a class-balanced part of this many images.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other setting, e.g. recipe.lr=0.05 or detector.epochs=8."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    data_root: DataRootOption = None,
+    results: ResultsOption = Path("results"),
+    force: Annotated[bool, typer.Option("--force", help="Run again even if there is a result.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+) -> None:
+    """Poison, defend, train and evaluate once. A finished run is read back. Options override the profile."""
+    from nab.experiments import load_profile, run
+
+    overrides: dict[str, Any] = {
+        "dataset": dataset,
+        "attack": attack,
+        "poison_rate": poison_rate,
+        "target": target,
+        "defense": defense,
+        "detector": detector,
+        "labeler": labeler,
+        "detection_rate": detection_rate,
+        "model": model,
+        "width": width,
+        "recipe.epochs": epochs,
+        "train_size": train_size,
+        "seed": seed,
+    }
+    chosen = load_profile(profile)
+    config = chosen.config(**overrides, **_parse_settings(settings or []))
+    result = run(config, profile=chosen.name, results=results, data_root=data_root, device=device, force=force)
+    if as_json:
+        print(json.dumps(result.model_dump(mode="json")))
+        return
+    from nab.report.terminal import print_results
+
+    print_results([result])
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(help="Folder of results, searched with its sub-folders.")] = Path("results"),
+) -> None:
+    """Show stored results as a table."""
+    from nab.experiments import read_results
+    from nab.report.terminal import print_results
+
+    found = read_results(folder)
+    if not found:
+        raise ConfigError(f"no results in {folder}; make some with `nab run`")
+    print_results(found)
+
+
+Kind = Literal["attacks", "detectors", "labelers", "defenses", "datasets", "models", "profiles"]
+
+
+@app.command("list")
+def list_command(kind: Annotated[str, typer.Argument(metavar="|".join(Kind.__args__))]) -> None:  # type: ignore[attr-defined]
+    """List what can be named: name, one line, source."""
+    from nab.report.terminal import print_registry
+
+    print_registry(kind)
+
+
+@app.command()
+def book(
+    profile: ProfileOption = "smoke",
+    parameters: Annotated[
+        list[str] | None, typer.Option("-p", metavar="NAME VALUE", help="Another notebook parameter; may be repeated.")
+    ] = None,
+    data_root: DataRootOption = None,
+    results: ResultsOption = Path("results"),
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Replace the executed notebooks that are kept in book/.")
+    ] = False,
+) -> None:
+    """Run every notebook with papermill, then build the HTML book, and print where it is."""
+    from nab.report.book import build_book
+
+    given = _parse_settings(parameters or [])
+    page = build_book(profile, given, data_root=data_root, results=results, in_place=in_place)
+    print(page)
+
+
+def _parse_settings(settings: list[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` pairs; a value is read as YAML, so numbers, lists and true become what they look like."""
+    import yaml
+
+    parsed = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"expected KEY=VALUE, got {setting!r}")
+        try:
+            parsed[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"expected a YAML value for {key}, got {value!r}") from None
+    return parsed
+
+
+_ClickException = typer.BadParameter.__mro__[2]
+"""The base of all errors of the command-line parser; typer carries its own copy of click and does not export it."""
+
+
+def main() -> None:
+    """Entry point: a mistake of the user's is one line on standard error and exit code 2."""
+    arguments = _join_pairs(sys.argv[1:]) or ["--help"]
+    try:
+        code = app(arguments, standalone_mode=False)
+    except NabError as error:
+        _fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted; finished runs are kept", file=sys.stderr)
+        sys.exit(130)
+    except _ClickException as error:
+        _fail(error.format_message())  # type: ignore[attr-defined]
+    sys.exit(code or 0)
+
+
+def _join_pairs(arguments: list[str]) -> list[str]:
+    """``-p NAME VALUE``, as papermill has it, in the form that the parser knows: ``-p NAME=VALUE``."""
+    joined: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        joined.append(argument)
+        if argument == "-p":
+            name = next(rest, None)
+            value = next(rest, None) if name is not None and "=" not in name else None
+            joined += [part for part in ["=".join(v for v in (name, value) if v is not None)] if part]
+    return joined
+
+
+def _fail(message: str) -> None:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,176 @@
+"""`RunConfig`: one run, described completely; its hash names the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nab.attacks import ATTACKS, Attack
+from nab.attacks.base import SELECTIONS
+from nab.checks import check_choice
+from nab.data import SOURCES
+from nab.defenses import DEFENSES, NAB, Defense
+from nab.detection import DETECTORS, Detector
+from nab.errors import ConfigError
+from nab.models import MODELS
+from nab.pseudolabels import LABELERS, Labeler
+from nab.registry import build, first_problem, lookup
+from nab.training import Recipe
+
+_STRICT = ConfigDict(frozen=True, extra="forbid")
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Method(BaseModel):
+    """A registered method and its hyper-parameters; those not named have the source's values."""
+
+    model_config = _STRICT
+
+    name: str
+    params: dict[str, Any] = {}
+
+
+class RunConfig(BaseModel):
+    """Everything that a run's numbers depend on, and nothing else.
+
+    Attributes:
+        dataset: a key of `nab.data.SOURCES`.
+        train_size: a class-balanced part of the training set; all of it if None.
+        attack: who poisons.
+        poison_rate: share of the training set that is poisoned (of the target class, for clean-label attacks).
+        selection: how the poisoned samples are drawn; see `nab.attacks.select_poisons`.
+        target: the class that the backdoor answers.
+        defense: who trains.
+        detector: of a defence that takes suspects, else None; so are the next three.
+        labeler: who guesses the suspects' labels.
+        detection_rate: share of the training set that is suspected.
+        verified_rate: size of the verified set, as a share of the training set, for labellers that need one. It is drawn from
+            the clean images before poisoning, as the authors draw theirs, so it may hold clean copies of poisoned images.
+        model: a key of `nab.models.MODELS`.
+        width: channels of the network's first stage.
+        recipe: how the final network is trained.
+        monitor_size: test images used for the curve after every epoch; final metrics use all.
+        seed: of everything random.
+    """
+
+    model_config = _STRICT
+
+    dataset: str = "digits"
+    train_size: Annotated[int, Field(ge=1)] | None = None
+    attack: Method = Method(name="badnets")
+    poison_rate: Share = 0.1
+    selection: str = "balanced"
+    target: Annotated[int, Field(ge=0)] = 0
+    defense: Method = Method(name="none")
+    detector: Method | None = None
+    labeler: Method | None = None
+    detection_rate: Share | None = None
+    verified_rate: Share | None = None
+    model: str = "resnet18"
+    width: Annotated[int, Field(ge=1)] = 64
+    recipe: Recipe = Recipe()
+    monitor_size: Annotated[int, Field(ge=1)] = 1000
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_what_is_not_used(cls, values: Any) -> Any:
+        """A defence without suspects has no detector, so that its hash does not depend on one."""
+        if not isinstance(values, dict):
+            return values
+        defense = values.get("defense", {})
+        name = defense.get("name") if isinstance(defense, dict) else getattr(defense, "name", None)
+        if name in DEFENSES and not DEFENSES[name].takes_suspects:
+            values = values | dict.fromkeys(("detector", "labeler", "detection_rate", "verified_rate"))
+        return values
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        lookup("dataset", self.dataset, SOURCES)
+        lookup("model", self.model, MODELS)
+        check_choice("selection", self.selection, SELECTIONS)
+        self.make_attack()
+        self.make_defense()
+        return self
+
+    def make_attack(self) -> Attack:
+        """The attack, ready to use."""
+        return build("attack", self.attack.name, ATTACKS, self.attack.params)
+
+    def make_detector(self) -> Detector:
+        """The detector, ready to use.
+
+        Raises:
+            ConfigError: the config names none.
+        """
+        if self.detector is None:
+            raise ConfigError(f"defense {self.defense.name!r} needs a detector: name one of {', '.join(sorted(DETECTORS))}")
+        return build("detector", self.detector.name, DETECTORS, self.detector.params)
+
+    def make_labeler(self) -> Labeler:
+        """The labeler, ready to use.
+
+        Raises:
+            ConfigError: the config names none.
+        """
+        if self.labeler is None:
+            raise ConfigError(f"defense {self.defense.name!r} needs a labeler: name one of {', '.join(sorted(LABELERS))}")
+        return build("labeler", self.labeler.name, LABELERS, self.labeler.params)
+
+    def make_defense(self) -> Defense:
+        """The defence, with its detector and labeler where it takes them, ready to use."""
+        params = dict(self.defense.params)
+        if lookup("defense", self.defense.name, DEFENSES).takes_suspects:
+            for name in ("detector", "labeler", "detection_rate"):
+                if name in params:
+                    raise ConfigError(f"expected {name} beside the defense, not among its params")
+            params |= {"detector": self.make_detector(), "labeler": self.make_labeler()}
+            params["detection_rate"] = self.detection_rate or NAB.detection_rate
+        return build("defense", self.defense.name, DEFENSES, params)
+
+    def canonical(self) -> str:
+        """Canonical JSON: every hyper-parameter spelled out, defaults included, keys sorted."""
+        values = self.model_dump(mode="json")
+        for kind, registry in _REGISTRIES.items():
+            method: Method | None = getattr(self, kind)
+            if method is not None:
+                values[kind]["params"] = _spelled_out(build(kind, method.name, registry, method.params))
+        return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @property
+    def hash(self) -> str:
+        """16 hexadecimal digits that name the run."""
+        return hashlib.blake2b(self.canonical().encode(), digest_size=8).hexdigest()
+
+
+_REGISTRIES: dict[str, dict[str, type[Any]]] = {
+    "attack": ATTACKS,
+    "defense": DEFENSES,
+    "detector": DETECTORS,
+    "labeler": LABELERS,
+}
+
+
+def _spelled_out(method: Any) -> dict[str, Any]:
+    """All hyper-parameters of a method; a defence's detector and labeler stand beside it, not in it."""
+    values = dataclasses.asdict(method)
+    for name in ("detector", "labeler", "detection_rate"):
+        values.pop(name, None)
+    return values
+
+
+def make_config(values: dict[str, Any]) -> RunConfig:
+    """A checked `RunConfig`.
+
+    Raises:
+        ConfigError: a value is unknown or out of its range; the message names it.
+    """
+    try:
+        return RunConfig(**values)
+    except ValidationError as error:
+        raise ConfigError(first_problem(error)) from None

@@ -1,0 +1,113 @@
+"""Profiles: named settings, one YAML file each."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nab.errors import ConfigError
+from nab.experiments.config import RunConfig, make_config
+from nab.registry import first_problem, unknown_name
+
+FOLDER = Path(__file__).parent / "profiles"
+METHOD_KINDS = ("attack", "defense", "detector", "labeler")
+
+
+class Profile(BaseModel):
+    """The settings of a profile.
+
+    Attributes:
+        name: also the name of its results folder.
+        summary: one line.
+        run: fields of `RunConfig`, methods by name.
+        params: per kind of method and name, the hyper-parameters that differ from the source's.
+        grid: fields and the values that the profile's grid crosses, slowest first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    summary: str
+    run: dict[str, Any]
+    params: dict[str, dict[str, dict[str, Any]]] = {}
+    grid: dict[str, list[Any]] = {}
+
+    def config(self, **overrides: Any) -> RunConfig:
+        """One run: the profile's settings, with those of ``overrides`` that are not None in their place.
+
+        Args:
+            overrides: fields of `RunConfig`, methods by name; a name with dots, such as ``recipe.lr`` or ``detector.epochs``,
+                reaches inside.
+
+        Raises:
+            ConfigError: a field, name or value is not valid.
+        """
+        given = {key: value for key, value in overrides.items() if value is not None}
+        values = dict(self.run) | {key: value for key, value in given.items() if "." not in key}
+        for kind in METHOD_KINDS:
+            if kind in values:
+                name = str(values[kind])
+                values[kind] = {"name": name, "params": dict(self.params.get(kind, {}).get(name, {}))}
+        for key, value in given.items():
+            if "." in key:
+                _reach(values, key, value)
+        for key in values:
+            if key not in RunConfig.model_fields:
+                raise unknown_name("setting", key, RunConfig.model_fields)
+        return make_config(values)
+
+    def expand(self) -> Iterator[RunConfig]:
+        """Every run of the grid, the most important first (as the YAML lists them)."""
+        for combination in itertools.product(*self.grid.values()):
+            yield self.config(**dict(zip(self.grid, combination, strict=True)))
+
+
+def _reach(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set ``recipe.lr`` or ``detector.epochs`` in nested ``values``."""
+    head, _, rest = key.partition(".")
+    if head not in (*METHOD_KINDS, "recipe"):
+        raise unknown_name("setting", key, [f"{kind}.PARAMETER" for kind in (*METHOD_KINDS, "recipe")])
+    if head in METHOD_KINDS and head not in values:
+        raise ConfigError(f"setting {key}: this run has no {head}")
+    inner = values.setdefault(head, {}) if head == "recipe" else values[head]["params"]
+    *path, last = rest.split(".")
+    for part in path:
+        inner[part] = dict(inner.get(part, {}))
+        inner = inner[part]
+    inner[last] = value
+
+
+def profile_names() -> list[str]:
+    """The profiles that ship with the library, smallest first."""
+    return ["smoke", "laptop", "paper"]
+
+
+def load_profile(name: str) -> Profile:
+    """The profile ``name``: one that ships with the library, or the path of a YAML file of your own.
+
+    Raises:
+        ConfigError: there is no such profile, or the file is not a valid one.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        if name.endswith((".yaml", ".yml")):
+            raise ConfigError(f"profile file {name} does not exist")
+        raise unknown_name("profile", name, profile_names())
+    try:
+        values = yaml.safe_load(path.read_text())
+        if not isinstance(values, dict):
+            raise ConfigError(f"profile {path}: expected keys such as summary and run, got {type(values).__name__}")
+        values.setdefault("name", path.stem)
+        profile = Profile(**values)
+        # A nested mapping would be shared between runs; recipe is the only one and is copied by the checks.
+        profile.config()
+    except yaml.YAMLError as error:
+        raise ConfigError(f"profile {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        raise ConfigError(f"profile {path}: {first_problem(error)}") from None
+    return profile

@@ -1,0 +1,1 @@
+"""Tables, figures and the book, from stored results. Knows nothing of training."""

@@ -1,0 +1,89 @@
+"""Tables on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+
+from nab.experiments import RunResult, load_profile, profile_names
+from nab.registry import unknown_name
+
+COLUMNS = {
+    "ACC": "clean_accuracy",
+    "ASR": "attack_success_rate",
+    "RA": "robust_accuracy",
+    "suspects right": "detection_accuracy",
+    "labels right": "pseudo_label_accuracy",
+}
+
+
+def print_results(results: Iterable[RunResult]) -> None:
+    """One row per run; metrics in percent."""
+    table = Table(caption="ACC, ASR and RA in percent, through the defence's own predictor; time in seconds")
+    for heading in ("profile", "dataset", "attack", "poisoned", "defense", "seed"):
+        table.add_column(heading)
+    for heading in (*COLUMNS, "time", "run"):
+        table.add_column(heading, justify="right")
+    for result in results:
+        config = result.config
+        names = [config.defense.name]
+        if config.detector and config.labeler:
+            names = [f"{config.defense.name} ({config.detector.name} + {config.labeler.name})"]
+        values = [result.metrics.get(name) for name in COLUMNS.values()]
+        table.add_row(
+            result.profile,
+            config.dataset,
+            config.attack.name,
+            f"{100 * config.poison_rate:g} %",
+            *names,
+            str(config.seed),
+            *("" if value is None else f"{value:.1f}" for value in values),
+            f"{result.seconds['total']:.0f}",
+            result.hash[:8],
+        )
+    console = Console()
+    # Into a file or a pipe the table is written at its own width, not cut to a terminal's.
+    console = console if console.is_terminal else Console(width=160)
+    console.print(table)
+
+
+def registries() -> dict[str, dict[str, tuple[str, str]]]:
+    """For every kind, each name with its line and its source."""
+    from nab.attacks import ATTACKS
+    from nab.data import SOURCES
+    from nab.defenses import DEFENSES
+    from nab.detection import DETECTORS
+    from nab.models import MODELS
+    from nab.pseudolabels import LABELERS
+
+    kinds = {
+        "attacks": ATTACKS,
+        "detectors": DETECTORS,
+        "labelers": LABELERS,
+        "defenses": DEFENSES,
+        "datasets": SOURCES,
+        "models": MODELS,
+    }
+    listed = {
+        kind: {name: (entry.summary, entry.source) for name, entry in registry.items()}  # type: ignore[attr-defined]
+        for kind, registry in kinds.items()
+    }
+    listed["profiles"] = {name: (load_profile(name).summary, f"nab/experiments/profiles/{name}.yaml") for name in profile_names()}
+    return listed
+
+
+def print_registry(kind: str) -> None:
+    """Everything of one kind.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    listed = registries()
+    if kind not in listed:
+        raise unknown_name("kind", kind, listed)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, (summary, source) in listed[kind].items():
+        table.add_row(f"[bold]{name}[/bold]", summary, f"[dim]{source}[/dim]")
+    Console(width=None if Console().is_terminal else 140).print(table)
