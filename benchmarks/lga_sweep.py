@@ -40,7 +40,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gamma 0.3": {"gamma": 0.3},
     "one-cycle, Nesterov, batch 128": {"batch_size": 128, "nesterov": True, "schedule": "one-cycle"},
 }
-"""What differs from the authors' LGA: batch 64, learning rate 0.1 throughout, gamma 0.5, no augmentation, plain momentum."""
+"""What differs from the authors' LGA: batch 64, learning rate 0.1 throughout, gamma 0.5, no augmentation, plain
+momentum."""
 
 
 def recipe_of(setting: dict[str, Any]) -> tuple[LGA, Recipe]:

@@ -19,8 +19,7 @@ def check_range(
     """Raise ``ConfigError`` unless ``value`` is a number in the interval from ``low`` to ``high``."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     inside = is_number and (
-        (low <= value if include_low else low < value)
-        and (value <= high if include_high else value < high)
+        (low <= value if include_low else low < value) and (value <= high if include_high else value < high)
     )
     if not inside:
         interval = f"{'[' if include_low else '('}{low:g}, {high:g}{']' if include_high else ')'}"

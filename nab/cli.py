@@ -99,7 +99,7 @@ Kind = Literal["attacks", "detectors", "labelers", "defenses", "datasets", "mode
 
 
 @app.command("list")
-def list_command(kind: Annotated[str, typer.Argument(metavar="|".join(Kind.__args__))]) -> None:  # type: ignore[attr-defined]
+def list_command(kind: Annotated[str, typer.Argument(metavar="|".join(Kind.__args__))]) -> None:
     """List what can be named: name, one line, source."""
     from nab.report.terminal import print_registry
 
@@ -142,7 +142,7 @@ def _parse_settings(settings: list[str]) -> dict[str, Any]:
     return parsed
 
 
-_ClickException = typer.BadParameter.__mro__[2]
+_ClickException: Any = typer.BadParameter.__mro__[2]
 """The base of all errors of the command-line parser; typer carries its own copy of click and does not export it."""
 
 
@@ -157,7 +157,7 @@ def main() -> None:
         print("interrupted; finished runs are kept", file=sys.stderr)
         sys.exit(130)
     except _ClickException as error:
-        _fail(error.format_message())  # type: ignore[attr-defined]
+        _fail(error.format_message())
     sys.exit(code or 0)
 
 

@@ -26,8 +26,8 @@ def attack_metrics(clean: Tensor, triggered: Tensor, test: Triggered) -> dict[st
         test: the true and the attacker's labels.
 
     Returns:
-        ``clean_accuracy`` (ACC); ``attack_success_rate`` (ASR) and ``robust_accuracy`` (RA) over images that are not of the
-        target class; ``backdoor_accuracy`` (BA), RA over all images as the authors of NAB report it.
+        ``clean_accuracy`` (ACC); ``attack_success_rate`` (ASR) and ``robust_accuracy`` (RA) over images that are not
+        of the target class; ``backdoor_accuracy`` (BA), RA over all images as the authors of NAB report it.
     """
     eligible = test.is_eligible
     is_right = triggered == test.true_labels
@@ -45,15 +45,17 @@ def filter_metrics(
     """NAB's test-data filter, which rejects an image when its predictions with and without the stamp differ.
 
     Args:
-        clean, triggered: int64, N; predictions with the stamp.
-        clean_plain, triggered_plain: int64, N; without it.
+        clean: int64, N; predictions on clean images with the stamp.
+        clean_plain: the same without it.
+        triggered: int64, N; predictions on triggered images with the stamp.
+        triggered_plain: the same without it.
         test: the true and the attacker's labels.
 
     Returns:
         Over all test images, as the authors count (target class included): ``clean_reject_rate`` (C-REJ),
         ``backdoor_reject_rate`` (B-REJ), ``prediction_success_rate`` (PSR, clean: right and not rejected),
-        ``defense_success_rate`` (DSR, triggered: right or rejected). And ``filtered_attack_success_rate``: triggered images,
-        target class left out, that are neither rejected nor kept from the attacker's label.
+        ``defense_success_rate`` (DSR, triggered: right or rejected). And ``filtered_attack_success_rate``: triggered
+        images, target class left out, that are neither rejected nor kept from the attacker's label.
     """
     clean_rejected, triggered_rejected = clean != clean_plain, triggered != triggered_plain
     succeeded = (triggered == test.attack_labels) & ~triggered_rejected
@@ -88,11 +90,12 @@ def detection_metrics(scores: Tensor, is_suspect: Tensor, truth: GroundTruth) ->
     Args:
         scores: float, N; higher = more suspicious.
         is_suspect: bool, N.
-        truth: whose poisoned samples count as positives, those of the target class included, as the authors of NAB count.
+        truth: whose poisoned samples count as positives, those of the target class included, as the authors of NAB
+            count.
 
     Returns:
-        ``detection_accuracy`` (share of suspects that are poisoned), ``detection_recall`` (share of poisoned samples that are
-        suspects), ``detection_auroc``.
+        ``detection_accuracy`` (share of suspects that are poisoned), ``detection_recall`` (share of poisoned samples
+        that are suspects), ``detection_auroc``.
     """
     return {
         "detection_accuracy": percent(truth.is_poisoned[is_suspect]),
@@ -127,7 +130,8 @@ def pseudo_label_metrics(
 def defense_effectiveness(undefended: dict[str, float], defended: dict[str, float]) -> float:
     """DER: 100 when the whole attack is gone at no cost, 50 when nothing changed.
 
-    ``(max(0, ASR drop) - max(0, ACC drop) + 100) / 2`` with both drops in points, as BackdoorBench defines it for scalars.
+    ``(max(0, ASR drop) - max(0, ACC drop) + 100) / 2`` with both drops in points, as BackdoorBench defines it for
+    scalars.
     """
     asr_drop = undefended["attack_success_rate"] - defended["attack_success_rate"]
     acc_drop = undefended["clean_accuracy"] - defended["clean_accuracy"]
@@ -135,7 +139,8 @@ def defense_effectiveness(undefended: dict[str, float], defended: dict[str, floa
 
 
 def loss_gap(losses: Tensor, is_poisoned: Tensor, rate: float) -> list[dict[str, float]]:
-    """What LGA saw, epoch by epoch: mean loss of poisoned and clean samples, and the accuracy of the suspects it would have named.
+    """What LGA saw, epoch by epoch: mean loss of poisoned and clean samples, and the accuracy of the suspects it
+    would have named.
 
     Args:
         losses: float, epochs x N; NaN for samples that an epoch left out.

@@ -50,7 +50,9 @@ class Stamp:
         """
         height, width = images.shape[2:]
         if 2 * self.size > min(height, width):
-            raise ConfigError(f"expected a stamp of at most half the image ({min(height, width) // 2} pixels), got {self.size}")
+            raise ConfigError(
+                f"expected a stamp of at most half the image ({min(height, width) // 2} pixels), got {self.size}"
+            )
         vertical, horizontal = self.corner.split("-")
         rows = slice(0, self.size) if vertical == "upper" else slice(height - self.size, height)
         columns = slice(0, self.size) if horizontal == "left" else slice(width - self.size, width)

@@ -34,9 +34,10 @@ class BadNets(Attack):
     Attributes:
         pattern: ``"nab"`` as published with NAB (rows 0 0 1, 0 1 0, 1 0 1), ``"square"`` all white as in BackdoorBench
             and BackdoorBox, or ``"checkerboard"``.
-        margin: pixels between the patch and the border. NAB leaves 3, so that 64 of 81 random crops keep the whole patch
-            (in a corner without margin 25 would); others leave none. Images of up to 16 pixels get a 2 x 2 patch and no
-            margin, or the patch would stand in the middle of the picture. The patch does not grow with the image.
+        margin: pixels between the patch and the border. NAB leaves 3, so that 64 of 81 random crops keep the whole
+            patch (in a corner without margin 25 would); others leave none. Images of up to 16 pixels get a 2 x 2 patch
+            and no margin, or the patch would stand in the middle of the picture. The patch does not grow with the
+            image.
 
     Source: the authors' implementation of NAB; the patch is theirs to the pixel.
     """
@@ -58,7 +59,9 @@ class BadNets(Attack):
         patch = torch.tensor((SMALL_PATCHES if small else PATCHES)[self.pattern], device=images.device) * 255
         side, margin = len(patch), 0 if small else self.margin
         if side + margin > min(height, width):
-            raise ConfigError(f"expected margin of at most {min(height, width) - side} on images of {height} x {width}, got {margin}")
+            raise ConfigError(
+                f"expected margin of at most {min(height, width) - side} on images of {height} x {width}, got {margin}"
+            )
         bottom, right = height - margin, width - margin
         triggered = images.clone()
         triggered[:, :, bottom - side : bottom, right - side : right] = patch.to(torch.uint8)

@@ -79,6 +79,9 @@ def select_poisons(
     Args:
         labels: int64, N.
         rate: share of all samples, in (0, 1); for clean-label attacks share of the target class.
+        target: the class that the backdoor answers.
+        seed: of the draw.
+        clean_label: whether only samples of the target class may be poisoned.
         selection: ``"balanced"`` draws the rate from every class, the target class included, as the authors of NAB do;
             ``"uniform"`` from all samples at once; ``"exclude_target"`` from all other classes.
 
@@ -149,7 +152,8 @@ def check_target(target: int, dataset: Dataset) -> None:
     """Raise ``ConfigError`` unless ``target`` is a class of the dataset."""
     if not isinstance(target, int) or not 0 <= target < dataset.num_classes:
         raise ConfigError(
-            f"expected target from 0 to {dataset.num_classes - 1} ({dataset.num_classes} classes in {dataset.name!r}), got {target}"
+            f"expected target from 0 to {dataset.num_classes - 1} ({dataset.num_classes} classes in "
+            f"{dataset.name!r}), got {target}"
         )
 
 

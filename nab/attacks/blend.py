@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from nab.attacks.base import Attack, to_uint8
 from nab.checks import check_choice, check_range
 from nab.data.decode import decode_image
-from nab.errors import DataError
+from nab.errors import ConfigError, DataError
 from nab.seeding import stream
 
 
@@ -42,7 +42,10 @@ class Blend(Attack):
         check_range("alpha", self.alpha, 0, 1, include_low=False)
         check_choice("pattern", self.pattern, ("noise", "shapes", "picture"))
         if (self.pattern == "picture") != (self.picture is not None):
-            raise DataError(f"expected a path in picture if and only if pattern is 'picture', got pattern {self.pattern!r} and picture {self.picture!r}")
+            raise ConfigError(
+                f"expected a path in picture if and only if pattern is 'picture', got pattern {self.pattern!r} "
+                f"and picture {self.picture!r}"
+            )
 
     def trigger(self, images: Tensor, seed: int) -> Tensor:
         pattern = self.draw(images.shape[1], images.shape[2], images.shape[3], seed).to(images.device)
@@ -61,7 +64,9 @@ class Blend(Attack):
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}); give the path of an image file as picture") from None
+            raise DataError(
+                f"{path}: cannot be read ({error.strerror}); give the path of an image file as picture"
+            ) from None
         image = decode_image(data, str(path)).float().expand(3, -1, -1)
         resized = F.interpolate(image[None], size=(height, width), mode="bilinear", antialias=True)
         return resized[0].clamp(0, 255)

@@ -14,7 +14,18 @@ from nab.data.folder import load_folder
 from nab.paths import data_root as _data_root
 from nab.registry import lookup
 
-__all__ = ["SOURCES", "Dataset", "GroundTruth", "Source", "canonical_order", "from_torch", "load", "provenance", "stratified_index", "take"]
+__all__ = [
+    "SOURCES",
+    "Dataset",
+    "GroundTruth",
+    "Source",
+    "canonical_order",
+    "from_torch",
+    "load",
+    "provenance",
+    "stratified_index",
+    "take",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +39,9 @@ class Source:
 
 
 SOURCES: dict[str, Source] = {
-    "digits": Source(load_digits, "handwritten digits enlarged to 32 x 32; ships with scikit-learn", "Alpaydin and Kaynak, 1998"),
+    "digits": Source(
+        load_digits, "handwritten digits enlarged to 32 x 32; ships with scikit-learn", "Alpaydin and Kaynak, 1998"
+    ),
     "cifar10": Source(load_cifar10, "ten kinds of objects, 32 x 32 RGB", "Krizhevsky, 2009", FINGERPRINTS),
     "folder": Source(load_folder, "your own images, one folder per class (--data-root)", "yours"),
 }

@@ -35,7 +35,9 @@ def load_cifar10(data_root: Path | None = None) -> tuple[Dataset, Dataset]:
         DataError: the folder does not exist, a file is damaged, or the download failed.
     """
     if data_root is not None and not data_root.is_dir():
-        raise DataError(f"data folder {data_root} does not exist; give the folder that holds cifar10/ with --data-root or NAB_DATA")
+        raise DataError(
+            f"data folder {data_root} does not exist; give the folder that holds cifar10/ with --data-root or NAB_DATA"
+        )
     for folder in (data_root / "cifar10", data_root) if data_root else ():
         parts = {part: sorted(folder.glob(f"{part}-*.parquet")) for part in ("train", "test")}
         if any(parts.values()):
@@ -61,7 +63,10 @@ def _check_shards(files: list[Path]) -> None:
     """Files named ``part-00000-of-00003`` say how many there should be."""
     tail = files[0].stem.rpartition("-of-")[2]
     if tail.isdigit() and len(files) != int(tail):
-        raise DataError(f"{files[0].parent}: expected {int(tail)} files like {files[0].name}, found {len(files)}; fetch the missing ones")
+        raise DataError(
+            f"{files[0].parent}: expected {int(tail)} files like {files[0].name}, found {len(files)}; fetch the "
+            "missing ones"
+        )
 
 
 def _from_torchvision(root: Path) -> tuple[Dataset, Dataset]:
@@ -90,6 +95,7 @@ def _from_torchvision(root: Path) -> tuple[Dataset, Dataset]:
     except Exception as error:  # torchvision raises bare RuntimeError, URLError, OSError, UnpicklingError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"cifar10 could not be had from {root} ({reason}); put its parquet files into a folder cifar10/ and name the "
+            f"cifar10 could not be had from {root} ({reason}); put its parquet files into a folder cifar10/ and "
+            "name the "
             "folder above it with --data-root or NAB_DATA"
         ) from None

@@ -33,9 +33,7 @@ def from_torch(source: Any, classes: Sequence[str] | None = None, name: str | No
     title = name or type(source).__name__.lower()
     sizes = {tuple(image.shape) for image in images}
     if len(sizes) > 1:
-        raise DataError(
-            f"expected all images of {title!r} to have one size, got {_shown(sizes)}; resize them first"
-        )
+        raise DataError(f"expected all images of {title!r} to have one size, got {_shown(sizes)}; resize them first")
     names = classes or getattr(source, "classes", None) or [str(k) for k in range(max(labels, default=-1) + 1)]
     if not images:
         raise DataError(f"expected at least one image in {title!r}, got none")

@@ -52,9 +52,7 @@ class Dataset:
             raise DataError(f"expected at least one image in {self.name!r}, got none")
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= len(self.classes):
-            raise DataError(
-                f"expected labels of {self.name!r} from 0 to {len(self.classes) - 1}, got {low} to {high}"
-            )
+            raise DataError(f"expected labels of {self.name!r} from 0 to {len(self.classes) - 1}, got {low} to {high}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -107,7 +105,8 @@ def row_digests(images: Tensor, labels: Tensor) -> list[bytes]:
 
 
 def canonical_order(dataset: Dataset) -> Dataset:
-    """The same rows in the order of their digests, so that copies of one dataset that differ only in order give the same runs."""
+    """The same rows in the order of their digests, so that copies of one dataset that differ only in order give the
+    same runs."""
     digests = row_digests(dataset.images, dataset.labels)
     return dataset.subset(torch.tensor(sorted(range(len(digests)), key=digests.__getitem__)))
 
@@ -127,7 +126,9 @@ def stratified_index(labels: Tensor, share: float, seed: int, purpose: str) -> T
         chosen.append(members[torch.randperm(len(members), generator=generator)[:count]])
     index = torch.cat(chosen)
     if len(index) == 0:
-        raise ConfigError(f"expected a share that selects at least one of {len(labels)} samples ({purpose}), got {share}")
+        raise ConfigError(
+            f"expected a share that selects at least one of {len(labels)} samples ({purpose}), got {share}"
+        )
     return index.sort().values
 
 

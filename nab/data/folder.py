@@ -22,18 +22,26 @@ def load_folder(data_root: Path | None = None) -> tuple[Dataset, Dataset]:
     stratified fifth then becomes the test part. PNG, JPEG, BMP and WebP; rows keep the order of their sorted paths.
 
     Raises:
-        DataError: no folder, no images, one class only, a damaged file, or sizes that differ; the message names the file.
+        DataError: no folder, no images, one class only, a damaged file, or sizes that differ; the message names the
+            file.
     """
     if data_root is None:
-        raise DataError("dataset 'folder' needs to know where: give the folder that holds one sub-folder per class with --data-root")
+        raise DataError(
+            "dataset 'folder' needs to know where: give the folder that holds one sub-folder per class with --data-root"
+        )
     if not data_root.is_dir():
         raise DataError(f"data folder {data_root} does not exist; give the folder that holds one sub-folder per class")
     if (data_root / "train").is_dir() and (data_root / "test").is_dir():
         train, test = read_folder(data_root / "train"), read_folder(data_root / "test")
         if train.classes != test.classes:
-            raise DataError(f"{data_root}: train/ and test/ hold different classes: {', '.join(train.classes)} and {', '.join(test.classes)}")
+            raise DataError(
+                f"{data_root}: train/ and test/ hold different classes: {', '.join(train.classes)} and "
+                f"{', '.join(test.classes)}"
+            )
         if train.images.shape[1:] != test.images.shape[1:]:
-            raise DataError(f"{data_root}: train/ and test/ hold images of different sizes; resize them to one size first")
+            raise DataError(
+                f"{data_root}: train/ and test/ hold images of different sizes; resize them to one size first"
+            )
         return train, test
     whole = read_folder(data_root)
     is_test = torch.zeros(len(whole), dtype=torch.bool)
@@ -63,11 +71,16 @@ def read_folder(folder: Path) -> Dataset:
 
 
 def _decode(folder: Path, files: list[tuple[Path, int]], classes: tuple[str, ...]) -> Dataset:
-    images = decode_all([file for file, _ in files], lambda file: decode_image(file.read_bytes(), str(file)), f"decoding {folder}")
+    images = decode_all(
+        [file for file, _ in files], lambda file: decode_image(file.read_bytes(), str(file)), f"decoding {folder}"
+    )
     if len({image.shape[0] for image in images}) > 1:  # grey and colour files mixed: all become colour
         images = [image.expand(3, -1, -1) for image in images]
     for (file, _), image in zip(files, images, strict=True):
         if image.shape != images[0].shape:
             sizes = [" x ".join(map(str, reversed(i.shape[1:]))) for i in (images[0], image)]
-            raise DataError(f"{file}: expected {sizes[0]} pixels like {files[0][0].name}, got {sizes[1]}; resize all images to one size first")
+            raise DataError(
+                f"{file}: expected {sizes[0]} pixels like {files[0][0].name}, got {sizes[1]}; resize all images "
+                "to one size first"
+            )
     return Dataset(torch.stack(images), torch.tensor([label for _, label in files]), classes, folder.name)

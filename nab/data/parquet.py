@@ -1,4 +1,5 @@
-"""The parquet layout in which image datasets are commonly published: a column of ``{bytes, path}`` and an integer label."""
+"""The parquet layout in which image datasets are commonly published: a column of ``{bytes, path}`` and an integer
+label."""
 
 from __future__ import annotations
 
@@ -28,14 +29,20 @@ def read_parquet(files: Sequence[Path], image_column: str, classes: tuple[str, .
         column = table.column("label").to_pylist()
         for row, label in enumerate(column):
             if not isinstance(label, int) or not 0 <= label < len(classes):
-                raise DataError(f"{file}, row {row}: expected a label from 0 to {len(classes) - 1}, got {label!r}; fetch the file again")
+                raise DataError(
+                    f"{file}, row {row}: expected a label from 0 to {len(classes) - 1}, got {label!r}; fetch "
+                    "the file again"
+                )
         labels += column
         for row, cell in enumerate(table.column(image_column).to_pylist()):
             sources.append((f"{file}, row {row}", cell["bytes"]))
     images = decode_all(sources, lambda source: decode_image(source[1], source[0]), f"decoding {name}")
     for (where, _), image in zip(sources, images, strict=True):
         if image.shape != images[0].shape:
-            raise DataError(f"{where}: expected an image of {tuple(images[0].shape)}, got {tuple(image.shape)}; fetch the file again")
+            raise DataError(
+                f"{where}: expected an image of {tuple(images[0].shape)}, got {tuple(image.shape)}; fetch the "
+                "file again"
+            )
     return Dataset(torch.stack(images), torch.tensor(labels), classes, name)
 
 

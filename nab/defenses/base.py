@@ -52,4 +52,5 @@ class Defense(abc.ABC):
 
     @abc.abstractmethod
     def defend(self, dataset: Dataset, context: Context, monitor: Monitor | None = None) -> Defended:
-        """Train on ``dataset`` with as little harm as can be; ``monitor`` is called after every epoch of the final network."""
+        """Train on ``dataset`` with as little harm as can be; ``monitor`` is called after every epoch of the final
+        network."""

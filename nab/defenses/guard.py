@@ -35,8 +35,8 @@ class Guard(nn.Module):
 
         Args:
             images: float, N x C x H x W, normalised as in training.
-            reject: whether to answer `REJECTED` (-1) where the network answers differently without the stamp (NAB, section
-                4.4: the filter). Such an image may carry a trigger, or the stamp may have cost it its class.
+            reject: whether to answer `REJECTED` (-1) where the network answers differently without the stamp (NAB,
+                section 4.4: the filter). Such an image may carry a trigger, or the stamp may have cost it its class.
         """
         was_training = self.training
         self.eval()

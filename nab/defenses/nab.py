@@ -109,8 +109,8 @@ class NAB(Defense):
         Args:
             dataset: the training set that cannot be trusted.
             verified: a small set of clean, correctly labelled images, for labellers that need one.
-            context: model, width, seed and device for the detector's and the labeller's networks; the paper's ResNet-18 on
-                the CPU by default.
+            context: model, width, seed and device for the detector's and the labeller's networks; the paper's
+                ResNet-18 on the CPU by default.
             is_suspect: bool, N; suspects found in another way, in place of the detector's.
             pseudo_labels: int64, N; labels guessed in another way, in place of the labeler's.
 
@@ -172,14 +172,16 @@ class NAB(Defense):
 
         Args:
             dataset: the one that was given to `fit`.
-            transform: maps a uint8 image C x H x W to what the network sees, augmentation and normalisation included; the
-                stamp is written after it. By default the paper's normalisation and no augmentation.
+            transform: maps a uint8 image C x H x W to what the network sees, augmentation and normalisation included;
+                the stamp is written after it. By default the paper's normalisation and no augmentation.
 
         Raises:
             NabError: not fitted, or fitted to a dataset of another size.
         """
         if len(dataset) != len(self.is_suspect_):
-            raise NabError(f"expected the dataset that was fitted, of {len(self.is_suspect_)} images, got one of {len(dataset)}")
+            raise NabError(
+                f"expected the dataset that was fitted, of {len(self.is_suspect_)} images, got one of {len(dataset)}"
+            )
         return DefendedDataset(dataset, self.suspicion_, self.stamp, transform or _normalise)
 
     def guard(self, model: nn.Module) -> Guard:
@@ -208,7 +210,11 @@ def _checked(values: Any, dtype: torch.dtype, name: str, dataset: Dataset) -> Te
     """``values`` as a tensor with one entry per sample."""
     tensor = torch.as_tensor(values).cpu()
     if tensor.dtype != dtype or tensor.shape != (len(dataset),):
-        raise ConfigError(f"expected {name} as {dtype} of length {len(dataset)}, got {tensor.dtype} {tuple(tensor.shape)}")
-    if dtype == torch.int64 and not (0 <= int(tensor.min()) and int(tensor.max()) < dataset.num_classes):
-        raise ConfigError(f"expected {name} from 0 to {dataset.num_classes - 1}, got {int(tensor.min())} to {int(tensor.max())}")
+        raise ConfigError(
+            f"expected {name} as {dtype} of length {len(dataset)}, got {tensor.dtype} {tuple(tensor.shape)}"
+        )
+    if dtype == torch.int64 and not (int(tensor.min()) >= 0 and int(tensor.max()) < dataset.num_classes):
+        raise ConfigError(
+            f"expected {name} from 0 to {dataset.num_classes - 1}, got {int(tensor.min())} to {int(tensor.max())}"
+        )
     return tensor

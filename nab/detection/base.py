@@ -50,7 +50,10 @@ def select_suspects(scores: Tensor, rate: float) -> Tensor:
     finite = scores.isfinite()
     if not finite.all():
         first = int((~finite).nonzero()[0])
-        raise NabError(f"expected finite suspicion scores, got {scores[first]} for sample {first}; the detector's training may have diverged")
+        raise NabError(
+            f"expected finite suspicion scores, got {scores[first]} for sample {first}; the detector's training "
+            "may have diverged"
+        )
     count = int(rate * len(scores) + 1e-9)  # .29 * 100 is 28.999999999999996
     if count == 0:
         raise ConfigError(f"expected a detection_rate that selects at least one of {len(scores)} samples, got {rate}")

@@ -1,4 +1,5 @@
-"""LGA, local gradient ascent (Li, Lyu, Koren, Lyu, Li, Ma, "Anti-Backdoor Learning", NeurIPS 2021): the paper's detector.
+"""LGA, local gradient ascent (Li, Lyu, Koren, Lyu, Li, Ma, "Anti-Backdoor Learning", NeurIPS 2021): the paper's
+detector.
 
 A network learns a backdoor faster than the task. While the mean loss of a batch is below ``gamma`` the update is turned
 round, which keeps clean samples near ``gamma``; poisoned samples fall through. The samples of least loss are suspects.
@@ -57,8 +58,8 @@ class LGA(Detector):
         cosine_extra_epochs: the learning rate follows a cosine that is this much longer than the training (80: it stays
             above 92 % of ``lr`` over 20 epochs).
 
-    Defaults are those of the authors of NAB (20 epochs, no augmentation). One difference: theirs updates the learning rate
-    after an epoch, so its first two epochs share one; here epoch 1 has 99.98 % of it.
+    Defaults are those of the authors of NAB (20 epochs, no augmentation). One difference: theirs updates the learning
+    rate after an epoch, so its first two epochs share one; here epoch 1 has 99.98 % of it.
     """
 
     epochs: int = 20

@@ -21,6 +21,12 @@ from nab.pseudolabels import LABELERS, Labeler
 from nab.registry import build, first_problem, lookup
 from nab.training import Recipe
 
+VERSION = 1
+"""Part of every hash; raised when the same settings come to mean something else."""
+
+VERIFIED_RATE = 0.05
+"""NAB, section 5.1: five percent of the training set are verified for VD."""
+
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -49,8 +55,9 @@ class RunConfig(BaseModel):
         detector: of a defence that takes suspects, else None; so are the next three.
         labeler: who guesses the suspects' labels.
         detection_rate: share of the training set that is suspected.
-        verified_rate: size of the verified set, as a share of the training set, for labellers that need one. It is drawn from
-            the clean images before poisoning, as the authors draw theirs, so it may hold clean copies of poisoned images.
+        verified_rate: size of the verified set, as a share of the training set, for labellers that need one. It is
+            drawn from the clean images before poisoning, as the authors draw theirs, so it may hold clean copies of
+            poisoned images.
         model: a key of `nab.models.MODELS`.
         width: channels of the network's first stage.
         recipe: how the final network is trained.
@@ -90,12 +97,22 @@ class RunConfig(BaseModel):
         return values
 
     @model_validator(mode="after")
-    def _check_names(self) -> Self:
+    def _check_and_spell_out(self) -> Self:
+        """Check every name, and write down the hyper-parameters that were not given: a stored config is complete."""
         lookup("dataset", self.dataset, SOURCES)
         lookup("model", self.model, MODELS)
         check_choice("selection", self.selection, SELECTIONS)
-        self.make_attack()
-        self.make_defense()
+        defense = self.make_defense()
+        filled: dict[str, Any] = {"attack": _spelled_out(self.attack, self.make_attack())}
+        filled["defense"] = _spelled_out(self.defense, defense)
+        if self.detector is not None and self.labeler is not None:
+            labeler = self.make_labeler()
+            filled["detector"] = _spelled_out(self.detector, self.make_detector())
+            filled["labeler"] = _spelled_out(self.labeler, labeler)
+            filled["detection_rate"] = self.detection_rate or NAB.detection_rate
+            filled["verified_rate"] = (self.verified_rate or VERIFIED_RATE) if labeler.needs_verified else None
+        for name, value in filled.items():
+            object.__setattr__(self, name, value)  # still being made, so not frozen yet
         return self
 
     def make_attack(self) -> Attack:
@@ -109,7 +126,9 @@ class RunConfig(BaseModel):
             ConfigError: the config names none.
         """
         if self.detector is None:
-            raise ConfigError(f"defense {self.defense.name!r} needs a detector: name one of {', '.join(sorted(DETECTORS))}")
+            raise ConfigError(
+                f"defense {self.defense.name!r} needs a detector: name one of {', '.join(sorted(DETECTORS))}"
+            )
         return build("detector", self.detector.name, DETECTORS, self.detector.params)
 
     def make_labeler(self) -> Labeler:
@@ -119,7 +138,9 @@ class RunConfig(BaseModel):
             ConfigError: the config names none.
         """
         if self.labeler is None:
-            raise ConfigError(f"defense {self.defense.name!r} needs a labeler: name one of {', '.join(sorted(LABELERS))}")
+            raise ConfigError(
+                f"defense {self.defense.name!r} needs a labeler: name one of {', '.join(sorted(LABELERS))}"
+            )
         return build("labeler", self.labeler.name, LABELERS, self.labeler.params)
 
     def make_defense(self) -> Defense:
@@ -134,12 +155,21 @@ class RunConfig(BaseModel):
         return build("defense", self.defense.name, DEFENSES, params)
 
     def canonical(self) -> str:
-        """Canonical JSON: every hyper-parameter spelled out, defaults included, keys sorted."""
-        values = self.model_dump(mode="json")
-        for kind, registry in _REGISTRIES.items():
-            method: Method | None = getattr(self, kind)
-            if method is not None:
-                values[kind]["params"] = _spelled_out(build(kind, method.name, registry, method.params))
+        """Canonical JSON of what the run is: keys sorted, values that are the defaults left out.
+
+        So a hyper-parameter that is added later, with a default that means what was done before, changes no hash; and a
+        default that is changed later changes the hash of every stored run that had the old value.
+        """
+        values: dict[str, Any] = {"version": VERSION}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if isinstance(value, Method):
+                value = {"name": value.name} | _without_defaults(value.params, _defaults(name, value.name))
+            elif isinstance(value, Recipe):
+                value = _without_defaults(_plain(dataclasses.asdict(value)), _plain(dataclasses.asdict(Recipe())))
+            elif value == field.default:
+                continue
+            values[name] = value
         return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @property
@@ -156,12 +186,36 @@ _REGISTRIES: dict[str, dict[str, type[Any]]] = {
 }
 
 
-def _spelled_out(method: Any) -> dict[str, Any]:
-    """All hyper-parameters of a method; a defence's detector and labeler stand beside it, not in it."""
-    values = dataclasses.asdict(method)
-    for name in ("detector", "labeler", "detection_rate"):
-        values.pop(name, None)
-    return values
+def _spelled_out(method: Method, made: Any) -> Method:
+    """The method with all its hyper-parameters; a defence's detector and labeler stand beside it, not in it."""
+    return Method(name=method.name, params=_own_params(made))
+
+
+def _own_params(made: Any) -> dict[str, Any]:
+    values: dict[str, Any] = _plain(dataclasses.asdict(made))
+    return {name: value for name, value in values.items() if name not in ("detector", "labeler", "detection_rate")}
+
+
+def _defaults(kind: str, name: str) -> dict[str, Any]:
+    return _own_params(_REGISTRIES[kind][name]())
+
+
+def _without_defaults(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """What differs; nested mappings likewise."""
+    kept = {}
+    for name, value in values.items():
+        default = defaults.get(name)
+        if value == default:
+            continue
+        kept[name] = (
+            _without_defaults(value, default) if isinstance(value, dict) and isinstance(default, dict) else value
+        )
+    return kept
+
+
+def _plain(values: Any) -> Any:
+    """Values as JSON gives them back: tuples as lists."""
+    return json.loads(json.dumps(values))
 
 
 def make_config(values: dict[str, Any]) -> RunConfig:

@@ -41,8 +41,8 @@ class Profile(BaseModel):
         """One run: the profile's settings, with those of ``overrides`` that are not None in their place.
 
         Args:
-            overrides: fields of `RunConfig`, methods by name; a name with dots, such as ``recipe.lr`` or ``detector.epochs``,
-                reaches inside.
+            overrides: fields of `RunConfig`, methods by name; a name with dots, such as ``recipe.lr`` or
+                ``detector.epochs``, reaches inside.
 
         Raises:
             ConfigError: a field, name or value is not valid.

@@ -123,7 +123,9 @@ def describe_commit() -> str | None:
     package = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(package), *arguments], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            ["git", "-C", str(package), *arguments], capture_output=True, text=True, check=True
+        ).stdout
 
     try:
         if not git("ls-files", "__init__.py"):  # installed inside somebody else's checkout

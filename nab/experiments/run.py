@@ -79,7 +79,7 @@ def run(
     metrics |= _suspicion_metrics(defended, poisoned.truth)
     gap = []
     if "lga_losses" in context.notes:
-        gap = loss_gap(context.notes["lga_losses"], poisoned.truth.is_poisoned, config.detection_rate or 0.05)
+        gap = loss_gap(context.notes["lga_losses"], poisoned.truth.is_poisoned, config.detection_rate or 0.0)
     trained_images = len(clean) * config.recipe.epochs
     runtime = Runtime.choose(chosen, config.recipe.precision, config.width)
     seconds["total"] = time.perf_counter() - start
@@ -105,10 +105,9 @@ def run(
 
 
 def _verified(clean: Dataset, config: RunConfig) -> Dataset | None:
-    if config.labeler is None or not config.make_labeler().needs_verified:
+    if config.verified_rate is None:
         return None
-    share = config.verified_rate or 0.05
-    return clean.subset(stratified_index(clean.labels, share, config.seed, "verified data"))
+    return clean.subset(stratified_index(clean.labels, config.verified_rate, config.seed, "verified data"))
 
 
 def _needs_truth(config: RunConfig) -> bool:
@@ -153,7 +152,8 @@ def _examples(predictor: Predictor, test: Dataset, triggered: Triggered) -> list
         bare = predictor.with_stamp(None)
         answers |= {f"{name}_unstamped": bare.predict(images) for name, images in views.items()}
     return [
-        {"index": int(i), "true_label": int(test.labels[i])} | {name: int(labels[k]) for name, labels in answers.items()}
+        {"index": int(i), "true_label": int(test.labels[i])}
+        | {name: int(labels[k]) for name, labels in answers.items()}
         for k, i in enumerate(index)
     ]
 

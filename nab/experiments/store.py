@@ -46,7 +46,7 @@ class ResultStore:
         """Keep a result; a reader sees the old file or the whole new one."""
         path = self.path(result.config)
         text = json.dumps(result.model_dump(mode="json"), indent=1) + "\n"
-        write_atomically(path, lambda temporary: temporary.write_text(text) and None)
+        write_atomically(path, lambda temporary: temporary.write_text(text))
         return path
 
     def check_writable(self) -> None:
@@ -60,7 +60,9 @@ class ResultStore:
             with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".check-"):
                 pass
         except OSError as error:
-            raise ResultError(f"results folder {self.folder} cannot be written to ({error.strerror}); choose another with --results") from None
+            raise ResultError(
+                f"results folder {self.folder} cannot be written to ({error.strerror}); choose another with --results"
+            ) from None
 
 
 def read_result(path: Path) -> RunResult:
@@ -77,7 +79,10 @@ def read_result(path: Path) -> RunResult:
     except ValidationError as error:
         raise ResultError(f"{path} is damaged ({first_problem(error)[:120]}); {remedy}") from None
     if result.hash != result.config.hash:
-        raise ResultError(f"{path} is damaged or from another version (its hash is {result.hash}, its config's {result.config.hash}); {remedy}")
+        raise ResultError(
+            f"{path} is damaged or from another version (its hash is {result.hash}, its config's "
+            f"{result.config.hash}); {remedy}"
+        )
     return result
 
 

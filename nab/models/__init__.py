@@ -25,7 +25,9 @@ class Architecture:
     source: str
 
 
-def _resnet(block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, int, int, int], summary: str) -> Architecture:
+def _resnet(
+    block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, int, int, int], summary: str
+) -> Architecture:
     return Architecture(functools.partial(ResNet, block, depths), summary, "He, Zhang, Ren, Sun 2016")
 
 

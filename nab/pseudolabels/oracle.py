@@ -21,7 +21,8 @@ class OracleLabeler(Labeler):
     """True labels, a share of them replaced by another class.
 
     Attributes:
-        accuracy: share of the suspects, and of the other samples, that get their true label, in [0, 1]; exact up to rounding.
+        accuracy: share of the suspects, and of the other samples, that get their true label, in [0, 1]; exact up to
+            rounding.
     """
 
     accuracy: float = 1.0

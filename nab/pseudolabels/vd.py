@@ -23,8 +23,8 @@ class VD(Labeler):
         lr: of SGD.
         schedule: see `Recipe`; the authors divide ``lr`` by ten at every one of ``milestones``.
         milestones: epochs.
-        stamp_when_labelling: whether the images that are labelled carry the stamp, although training did not. The authors
-            do so; the stamp also hides a trigger that lies under it.
+        stamp_when_labelling: whether the images that are labelled carry the stamp, although training did not. The
+            authors do so; the stamp also hides a trigger that lies under it.
 
     Defaults are the authors'. Their augmentation is the final network's, taken from the context's recipe.
     """

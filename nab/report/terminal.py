@@ -70,7 +70,9 @@ def registries() -> dict[str, dict[str, tuple[str, str]]]:
         kind: {name: (entry.summary, entry.source) for name, entry in registry.items()}  # type: ignore[attr-defined]
         for kind, registry in kinds.items()
     }
-    listed["profiles"] = {name: (load_profile(name).summary, f"nab/experiments/profiles/{name}.yaml") for name in profile_names()}
+    listed["profiles"] = {
+        name: (load_profile(name).summary, f"nab/experiments/profiles/{name}.yaml") for name in profile_names()
+    }
     return listed
 
 

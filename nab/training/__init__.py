@@ -7,4 +7,15 @@ from nab.training.recipe import Recipe
 from nab.training.runtime import Runtime, resolve_device
 from nab.training.trainer import Hook, Monitor, Trained, train
 
-__all__ = ["Batches", "Context", "Hook", "Monitor", "Predictor", "Recipe", "Runtime", "Trained", "resolve_device", "train"]
+__all__ = [
+    "Batches",
+    "Context",
+    "Hook",
+    "Monitor",
+    "Predictor",
+    "Recipe",
+    "Runtime",
+    "Trained",
+    "resolve_device",
+    "train",
+]

@@ -66,7 +66,8 @@ class Batches:
         return self._pixels[pixel]
 
     def _cut_out(self, images: Tensor) -> Tensor:
-        """Zeros, the mean colour, in a square around a random centre, clipped at the border (DeVries and Taylor, 2017)."""
+        """Zeros, the mean colour, in a square around a random centre, clipped at the border (DeVries and Taylor,
+        2017)."""
         half = self._recipe.cutout // 2
         count = len(images)
         in_rows = self._near(self._rows, self._integers(self._height, (count, 1)), half)

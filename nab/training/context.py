@@ -81,7 +81,9 @@ class Context:
             ConfigError: there is none.
         """
         if self.verified is None:
-            raise ConfigError(f"{who} needs verified data: pass a small Dataset whose labels you have checked as verified")
+            raise ConfigError(
+                f"{who} needs verified data: pass a small Dataset whose labels you have checked as verified"
+            )
         return self.verified
 
     def require_truth(self, who: str) -> GroundTruth:

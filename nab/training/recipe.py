@@ -32,8 +32,8 @@ class Recipe:
         weight_decay: on all parameters.
         label_smoothing: share of the target spread over all classes.
         schedule: ``"cosine"`` sets ``lr (1 + cos(pi e / (epochs + cosine_extra_epochs))) / 2`` at the start of epoch e;
-            ``"constant"``; ``"steps"`` multiplies by ``step_factor`` at every one of ``milestones``; ``"one-cycle"`` rises
-            linearly over the first ``warmup`` share of all steps and then falls linearly to zero, step by step.
+            ``"constant"``; ``"steps"`` multiplies by ``step_factor`` at every one of ``milestones``; ``"one-cycle"``
+            rises linearly over the first ``warmup`` share of all steps and then falls linearly to zero, step by step.
         cosine_extra_epochs: by how much the cosine is longer than the training.
         milestones: epochs, for ``"steps"``.
         step_factor: for ``"steps"``.
@@ -114,4 +114,3 @@ class Recipe:
         if channels == 1:
             mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
         return images.float().mul(1 / (255 * std)).sub(mean / std)
-

@@ -12,8 +12,8 @@ from nab.checks import check_choice
 from nab.errors import ConfigError
 
 SAFE_CHANNELS = 16
-"""The fewest channels for which the channels-last layout is used on a CPU. With 4, 8 and 12 channels torch 2.11 and 2.13
-corrupt memory on AVX-512 processors after some steps, and the process dies."""
+"""The fewest channels for which the channels-last layout is used on a CPU. With 4, 8 and 12 channels torch 2.11 and
+2.13 corrupt memory on AVX-512 processors after some steps, and the process dies."""
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -35,7 +35,9 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if name == "bfloat16" else torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    has_bfloat16 = torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.cpu._is_avx512_bf16_supported()
+    has_bfloat16 = (
+        torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.cpu._is_avx512_bf16_supported()
+    )
     return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
@@ -58,7 +60,7 @@ class Runtime:
 
     def place(self, model: nn.Module) -> nn.Module:
         """The model on the device, in the layout."""
-        return model.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
+        return model.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """A block in which convolutions run in the chosen precision."""

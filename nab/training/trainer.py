@@ -80,7 +80,9 @@ def train(
     """
     hook = hook or Hook()
     device = torch.device(device)
-    network = build_model(model, num_classes=dataset.num_classes, channels=dataset.images.shape[1], width=width, seed=seed)
+    network = build_model(
+        model, num_classes=dataset.num_classes, channels=dataset.images.shape[1], width=width, seed=seed
+    )
     runtime = Runtime.choose(device, recipe.precision, width)
     network = runtime.place(network)  # type: ignore[assignment]
     predictor = Predictor(network, recipe, runtime)

@@ -1,0 +1,16 @@
+"""Every figure of the book, by one import."""
+
+from nab.report.curves import dynamics_figure, loss_gap_figure, sweep_figure
+from nab.report.images import attack_gallery, predictions, stamp_detail, stamped_pixels
+from nab.report.style import use_style
+
+__all__ = [
+    "attack_gallery",
+    "dynamics_figure",
+    "loss_gap_figure",
+    "predictions",
+    "stamp_detail",
+    "stamped_pixels",
+    "sweep_figure",
+    "use_style",
+]

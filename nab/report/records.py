@@ -1,0 +1,82 @@
+"""Tables about the runs themselves: where and how they were made, and what they cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+import pandas as pd
+
+from nab.experiments import RunResult
+from nab.report.tables import mean_and_deviation
+
+
+def provenance_table(runs: Iterable[RunResult]) -> pd.DataFrame:
+    """Every run behind a page: what, where, how long."""
+    rows = [
+        {
+            "run": run.hash[:8],
+            "profile": run.profile,
+            "dataset": f"{run.config.dataset} ({run.data['provenance']})",
+            "images": run.data["train_images"],
+            "attack": run.config.attack.name,
+            "defense": run.config.defense.name,
+            "seed": run.config.seed,
+            "device": f"{run.device['name']}, {run.device['threads']} threads, {run.device['precision']}",
+            "commit": (run.commit or "")[:8],
+            "seconds": round(run.seconds["total"]),
+            "images/s": round(run.images_per_second),
+            "MiB": round(run.peak_memory_mb["host"]),
+            "finished": run.finished[:10],
+        }
+        for run in runs
+    ]
+    return pd.DataFrame(rows)
+
+
+def cost_table(runs: Iterable[RunResult]) -> pd.DataFrame:
+    """T7: seconds per stage, mean and deviation over attacks and seeds."""
+    groups: dict[tuple[str, str], list[RunResult]] = {}
+    for run in runs:
+        groups.setdefault((run.profile, run.config.defense.name), []).append(run)
+    stages = ("data", "detection", "pseudo_labels", "training", "evaluation", "total")
+    rows = [
+        {"profile": profile, "defense": defense}
+        | {stage: mean_and_deviation([r.seconds[stage] for r in group if stage in r.seconds], 0) for stage in stages}
+        | {"runs": len(group)}
+        for (profile, defense), group in groups.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def settings_table(runs: Iterable[RunResult]) -> pd.DataFrame:
+    """All settings of the first run of every profile and defence, a column each."""
+    columns: dict[str, dict[str, str]] = {}
+    for run in runs:
+        title = f"{run.profile}, {run.config.defense.name}"
+        if title not in columns:
+            columns[title] = _flat(json.loads(run.config.canonical()))
+    table = pd.DataFrame(columns).fillna("")
+    table.insert(0, "setting", table.index)
+    return table.sort_index().reset_index(drop=True)
+
+
+def _flat(values: dict[str, object], prefix: str = "") -> dict[str, str]:
+    """Nested settings as ``recipe.lr``; methods' parameters without the word ``params``."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        name = prefix if key in ("params", "name") else f"{prefix}.{key}" if prefix else key
+        if isinstance(value, dict):
+            flat |= _flat(value, name)
+        elif value is not None:
+            flat[name] = f"{value:g}" if isinstance(value, float) else str(value)
+    return flat
+
+
+def version_table(runs: Iterable[RunResult]) -> pd.DataFrame:
+    """The sets of package versions that occur, and how many runs were made with each."""
+    counts: dict[str, int] = {}
+    for run in runs:
+        key = json.dumps(run.versions)
+        counts[key] = counts.get(key, 0) + 1
+    return pd.DataFrame([json.loads(key) | {"runs": count} for key, count in counts.items()])

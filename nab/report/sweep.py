@@ -1,0 +1,50 @@
+"""The sweep of LGA's settings, from the files that ``benchmarks/lga_sweep.py`` writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nab.errors import ResultError
+
+FOLDER = Path("benchmarks") / "results" / "lga"
+
+
+def sweep_rows(folder: str | Path = FOLDER) -> list[dict[str, Any]]:
+    """Every combination that was measured, the authors' setting first.
+
+    Raises:
+        ResultError: there are none.
+    """
+    rows = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
+    if not rows:
+        raise ResultError(f"no sweep in {folder}; make one with `python benchmarks/lga_sweep.py`")
+    return sorted(rows, key=lambda row: (row["setting"] != "authors", row["setting"], row["attack"], row["seed"]))
+
+
+def sweep_points(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """One row per setting, attack, seed and epoch."""
+    return pd.DataFrame(
+        [
+            {"setting": row["setting"], "attack": row["attack"], "seed": row["seed"]} | epoch
+            for row in rows
+            for epoch in row["epochs"]
+        ]
+    )
+
+
+def sweep_table(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Detection accuracy by setting and epoch: the mean over attacks and seeds and, in brackets, the worst case."""
+    points = sweep_points(rows)
+    cells = points.groupby(["setting", "epoch"], sort=False)["detection_accuracy"].agg(["mean", "min"])
+    text = cells.apply(lambda row: f"{row['mean']:.0f} ({row['min']:.0f})", axis=1)
+    table = text.unstack("epoch")
+    table.columns = [f"epoch {epoch}" for epoch in table.columns]
+    runs = points.groupby("setting", sort=False)[["attack", "seed"]].apply(lambda group: len(group.drop_duplicates()))
+    table.insert(len(table.columns), "runs", runs)
+    table.insert(0, "setting", table.index)
+    return table.loc[list(dict.fromkeys(points["setting"]))].reset_index(drop=True)

@@ -1,0 +1,184 @@
+"""Tables from stored results: mean and standard deviation over seeds, and how many seeds there were."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nab.errors import ResultError
+from nab.evaluation import defense_effectiveness
+from nab.experiments import RunResult, read_results
+
+REFERENCE = Path(__file__).parent / "reference.json"
+
+TITLES = {
+    "clean_accuracy": "ACC",
+    "attack_success_rate": "ASR",
+    "robust_accuracy": "RA",
+    "backdoor_accuracy": "BA",
+    "defense_effectiveness": "DER",
+    "clean_accuracy_unstamped": "ACC without stamp",
+    "attack_success_rate_unstamped": "ASR without stamp",
+    "detection_accuracy": "suspects poisoned",
+    "detection_recall": "poison suspected",
+    "detection_auroc": "AUROC",
+    "pseudo_label_accuracy": "labels right (suspects)",
+    "pseudo_label_accuracy_all": "labels right (all)",
+    "clean_reject_rate": "C-REJ",
+    "backdoor_reject_rate": "B-REJ",
+    "prediction_success_rate": "PSR",
+    "defense_success_rate": "DSR",
+}
+"""Column headings of metrics; all in percent."""
+
+ORDER = {"none": 0, "nab": 1}
+"""Defences in tables: the undefended network first, then NAB, then the others by name."""
+
+
+def runs_of(results: str | Path, profile: str) -> list[RunResult]:
+    """The stored results of one profile; none if its folder does not exist."""
+    folder = Path(results) / profile
+    return read_results(folder) if folder.is_dir() else []
+
+
+def frame(runs: Iterable[RunResult]) -> pd.DataFrame:
+    """One row per run: what was run (methods by name), every metric, ``seconds`` in all, ``hash``."""
+    rows = []
+    for run in runs:
+        config = run.config
+        rows.append(
+            {
+                "profile": run.profile,
+                "dataset": config.dataset,
+                "attack": config.attack.name,
+                "poison_rate": config.poison_rate,
+                "defense": config.defense.name,
+                "detector": config.detector.name if config.detector else "",
+                "labeler": config.labeler.name if config.labeler else "",
+                "seed": config.seed,
+                "seconds": run.seconds["total"],
+                "hash": run.hash,
+                **run.metrics,
+            }
+        )
+    table = pd.DataFrame(rows)
+    return table if table.empty else _with_effectiveness(table)
+
+
+def _with_effectiveness(table: pd.DataFrame) -> pd.DataFrame:
+    """Add DER: every defended run against the undefended one of the same attack and seed."""
+    key = ["profile", "dataset", "attack", "poison_rate", "seed"]
+    undefended = {tuple(row[k] for k in key): row for row in _rows(table[table["defense"] == "none"])}
+    table["defense_effectiveness"] = [
+        defense_effectiveness(undefended[at], row) if row["defense"] != "none" and at in undefended else math.nan
+        for row in _rows(table)
+        for at in [tuple(row[k] for k in key)]
+    ]
+    return table
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def mean_and_deviation(values: Sequence[float], digits: int = 1) -> str:
+    """``"93.4 ± 0.2"``; the sample standard deviation, left out for a single value; empty if there is none."""
+    kept = pd.Series([v for v in values if v is not None and not math.isnan(v)], dtype=float)
+    if kept.empty:
+        return ""
+    if len(kept) == 1:
+        return f"{kept.iloc[0]:.{digits}f}"
+    return f"{kept.mean():.{digits}f} ± {kept.std(ddof=1):.{digits}f}"
+
+
+def summarise(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """One row per combination of ``by``: mean and deviation of every metric, and the number of seeds.
+
+    Raises:
+        ResultError: there are no runs to summarise.
+    """
+    if table.empty:
+        raise ResultError("no results to make a table of; make some with `nab run`")
+    rows = []
+    for values, group in table.groupby(list(by), sort=False, dropna=False):
+        row = dict(zip(by, values if isinstance(values, tuple) else (values,), strict=True))
+        row |= {TITLES.get(m, m): mean_and_deviation(group[m].tolist()) if m in group else "" for m in metrics}
+        rows.append(row | {"seeds": group["seed"].nunique()})
+    return pd.DataFrame(rows)
+
+
+def defense_table(runs: Iterable[RunResult]) -> pd.DataFrame:
+    """T1: attacks by defences."""
+    table = frame(runs)
+    if not table.empty:
+        rank = table["defense"].map(lambda name: (ORDER.get(name, len(ORDER)), name))
+        table = table.assign(_rank=rank).sort_values(
+            ["dataset", "attack", "poison_rate", "_rank", "detector", "labeler", "seed"]
+        )
+        chosen = table["detector"] + " + " + table["labeler"]
+        table["defense"] = table["defense"].where(table["detector"] == "", table["defense"] + " (" + chosen + ")")
+        table["poisoned"] = table["poison_rate"].map(lambda rate: f"{100 * rate:g} %")
+    metrics = (
+        "clean_accuracy",
+        "attack_success_rate",
+        "robust_accuracy",
+        "defense_effectiveness",
+        "attack_success_rate_unstamped",
+    )
+    return summarise(table, ("attack", "poisoned", "defense"), metrics)
+
+
+def filter_table(runs: Iterable[RunResult]) -> pd.DataFrame:
+    """T6: what NAB's test-data filter rejects."""
+    table = frame(run for run in runs if "clean_reject_rate" in run.metrics)
+    metrics = ("clean_reject_rate", "backdoor_reject_rate", "prediction_success_rate", "defense_success_rate")
+    return summarise(table, ("attack", "defense"), metrics)
+
+
+def detection_table(runs: Iterable[RunResult]) -> pd.DataFrame:
+    """T4: how good suspects and pseudo labels are, with the authors' own figures where they were published."""
+    table = frame(run for run in runs if run.config.detector)
+    metrics = (
+        "detection_accuracy",
+        "detection_recall",
+        "detection_auroc",
+        "pseudo_label_accuracy",
+        "pseudo_label_accuracy_all",
+    )
+    ours = summarise(table, ("attack", "detector", "labeler"), metrics)
+    return pd.concat([ours.assign(source="ours"), reference_rows()], ignore_index=True).fillna("")
+
+
+def reference() -> dict[str, Any]:
+    """What the authors published with their code; the file names the source."""
+    values: dict[str, Any] = json.loads(REFERENCE.read_text())
+    return values
+
+
+def reference_rows() -> pd.DataFrame:
+    """The authors' detection and pseudo-label figures, in the shape of `detection_table`."""
+    known = reference()
+    rows = [
+        {
+            "attack": entry["attack"],
+            "detector": known["detector"],
+            "labeler": labeler,
+            TITLES["detection_accuracy"]: f"{entry['detection_accuracy']:.1f}",
+            TITLES["pseudo_label_accuracy"]: f"{accuracy:.1f}",
+            TITLES["pseudo_label_accuracy_all"]: f"{entry['pseudo_label_accuracy_on_all'][labeler]:.1f}",
+            "source": "authors",
+        }
+        for entry in known["entries"]
+        for labeler, accuracy in entry["pseudo_label_accuracy_on_suspects"].items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def show(table: pd.DataFrame) -> Any:
+    """A table as a notebook displays it: no row numbers, numbers to the right."""
+    return table.style.hide(axis="index").set_table_attributes('class="table nab-table"')
