@@ -79,7 +79,12 @@ def execute(
     try:
         with _environment(data_root):
             papermill.execute_notebook(
-                str(target), str(target), parameters=given, cwd=str(Path.cwd()), progress_bar=False, log_output=False
+                str(target),
+                str(target),
+                parameters=given,
+                cwd=str(Path.cwd()),
+                progress_bar=False,
+                extra_arguments=["--log-level=50"],  # the kernel's remarks on its own transport
             )
     except PapermillExecutionError as error:
         raise NabError(
@@ -125,6 +130,8 @@ def _tidy(source: Path, target: Path, profile: str, results: Path) -> None:
     )
     for position, cell in enumerate(notebook.cells):
         tags = cell.metadata.get("tags", [])
+        if {"parameters", "injected-parameters"} & set(tags):
+            tags.append("hide-input")
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
         cell.id = f"cell-{position}"
     nbformat.write(notebook, target)
@@ -139,7 +146,16 @@ def build_html(folder: Path) -> Path:
     Raises:
         NabError: the build failed; the builder's own output is on standard error.
     """
-    command = [sys.executable, "-m", "jupyter_book", "build", str(folder), "-W", "-n", "--keep-going"]
+    command = [
+        sys.executable,
+        "-c",
+        "from jupyter_book.cli.main import main; main()",
+        "build",
+        str(folder),
+        "-W",
+        "-n",
+        "--keep-going",
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         print(done.stdout, file=sys.stderr)

@@ -43,7 +43,7 @@ def sweep_table(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     cells = points.groupby(["setting", "epoch"], sort=False)["detection_accuracy"].agg(["mean", "min"])
     text = cells.apply(lambda row: f"{row['mean']:.0f} ({row['min']:.0f})", axis=1)
     table = text.unstack("epoch")
-    table.columns = [f"epoch {epoch}" for epoch in table.columns]
+    table.columns = [str(epoch) for epoch in table.columns]
     runs = points.groupby("setting", sort=False)[["attack", "seed"]].apply(lambda group: len(group.drop_duplicates()))
     table.insert(len(table.columns), "runs", runs)
     table.insert(0, "setting", table.index)
