@@ -1,7 +1,7 @@
 """Every figure of the book, by one import."""
 
 from nab.report.curves import dynamics_figure, loss_gap_figure, sweep_figure
-from nab.report.images import attack_gallery, predictions, stamp_detail, stamped_pixels
+from nab.report.images import attack_gallery, predictions, side_by_side, stamped_pixels
 from nab.report.style import use_style
 
 __all__ = [
@@ -9,7 +9,7 @@ __all__ = [
     "dynamics_figure",
     "loss_gap_figure",
     "predictions",
-    "stamp_detail",
+    "side_by_side",
     "stamped_pixels",
     "sweep_figure",
     "use_style",

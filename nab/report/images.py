@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
@@ -99,10 +97,10 @@ def predictions(
     return figure
 
 
-def stamp_detail(images: Sequence[Tensor], titles: Sequence[str]) -> Figure:
-    """A few images side by side, large."""
+def side_by_side(images: dict[str, Tensor]) -> Figure:
+    """A few images (C x H x W), large, each with its title."""
     figure, grid = plt.subplots(1, len(images), figsize=(2.4 * len(images), 2.7), squeeze=False)
-    for ax, image, title in zip(grid[0], images, titles, strict=True):
+    for ax, (title, image) in zip(grid[0], images.items(), strict=True):
         draw(ax, image)
         ax.set_title(title, fontsize=10)
     figure.tight_layout()

@@ -55,7 +55,7 @@ def settings_table(runs: Iterable[RunResult]) -> pd.DataFrame:
     for run in runs:
         title = f"{run.profile}, {run.config.defense.name}"
         if title not in columns:
-            columns[title] = _flat(json.loads(run.config.canonical()))
+            columns[title] = _flat(run.config.model_dump(mode="json"))
     table = pd.DataFrame(columns).fillna("")
     table.insert(0, "setting", table.index)
     return table.sort_index().reset_index(drop=True)

@@ -150,8 +150,9 @@ def detection_table(runs: Iterable[RunResult]) -> pd.DataFrame:
         "pseudo_label_accuracy",
         "pseudo_label_accuracy_all",
     )
-    ours = summarise(table, ("attack", "detector", "labeler"), metrics)
-    return pd.concat([ours.assign(source="ours"), reference_rows()], ignore_index=True).fillna("")
+    ours = summarise(table, ("attack", "detector", "labeler"), metrics).assign(source="ours")
+    both = pd.concat([ours.astype(object), reference_rows().astype(object)], ignore_index=True)
+    return both.fillna("")
 
 
 def reference() -> dict[str, Any]:
@@ -180,5 +181,6 @@ def reference_rows() -> pd.DataFrame:
 
 
 def show(table: pd.DataFrame) -> Any:
-    """A table as a notebook displays it: no row numbers, numbers to the right."""
+    """A table as a notebook displays it: no row numbers, and no columns in which nothing stands."""
+    table = table.loc[:, [bool((table[column].astype(str) != "").any()) for column in table]]
     return table.style.hide(axis="index").set_table_attributes('class="table nab-table"')
