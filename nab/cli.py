@@ -71,7 +71,7 @@ def run_command(
         "seed": seed,
     }
     chosen = load_profile(profile)
-    config = chosen.config(**overrides, **_parse_settings(settings or []))
+    config = chosen.config(**(overrides | _parse_settings(settings or [])))
     result = run(config, profile=chosen.name, results=results, data_root=data_root, device=device, force=force)
     if as_json:
         print(json.dumps(result.model_dump(mode="json")))
@@ -142,7 +142,7 @@ def _parse_settings(settings: list[str]) -> dict[str, Any]:
     return parsed
 
 
-_ClickException: Any = typer.BadParameter.__mro__[2]
+_ClickException: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 """The base of all errors of the command-line parser; typer carries its own copy of click and does not export it."""
 
 

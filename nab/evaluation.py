@@ -139,8 +139,12 @@ def defense_effectiveness(undefended: dict[str, float], defended: dict[str, floa
 
 
 def loss_gap(losses: Tensor, is_poisoned: Tensor, rate: float) -> list[dict[str, float]]:
-    """What LGA saw, epoch by epoch: mean loss of poisoned and clean samples, and the accuracy of the suspects it
-    would have named.
+    """What LGA saw, epoch by epoch: mean loss of poisoned and clean samples, and how many of those with the least
+    loss are poisoned.
+
+    These are the losses with which the samples were met in training, while the network changed. The detector's own
+    score is computed afterwards with the network at rest, so the last row comes close to the detection accuracy but is
+    not it.
 
     Args:
         losses: float, epochs x N; NaN for samples that an epoch left out.

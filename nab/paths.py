@@ -1,4 +1,4 @@
-"""Every folder the library reads or writes, named once."""
+"""Where data, results and caches are, unless told otherwise."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ def _progress() -> Progress:
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
         console=Console(file=sys.stderr),
+        transient=True,
         disable=not sys.stderr.isatty(),
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import torch
 from torch import Tensor
 
 from nab.checks import check_choice, check_positive
@@ -38,6 +37,12 @@ class Stamp:
         if not isinstance(self.value, int | float) or not abs(self.value) < float("inf"):
             raise ConfigError(f"expected stamp value as a finite number, got {self.value!r}")
 
+    def check(self, images: Tensor) -> None:
+        """Raise ``ConfigError`` if the stamp is larger than half of the images (N x C x H x W)."""
+        side = min(images.shape[2:])
+        if 2 * self.size > side:
+            raise ConfigError(f"expected a stamp of at most half the image ({side // 2} pixels), got {self.size}")
+
     def apply(self, images: Tensor, where: Tensor | None = None) -> Tensor:
         """The images with the stamp; the argument is left as it was.
 
@@ -48,11 +53,8 @@ class Stamp:
         Raises:
             ConfigError: the stamp is larger than half an image.
         """
+        self.check(images)
         height, width = images.shape[2:]
-        if 2 * self.size > min(height, width):
-            raise ConfigError(
-                f"expected a stamp of at most half the image ({min(height, width) // 2} pixels), got {self.size}"
-            )
         vertical, horizontal = self.corner.split("-")
         rows = slice(0, self.size) if vertical == "upper" else slice(height - self.size, height)
         columns = slice(0, self.size) if horizontal == "left" else slice(width - self.size, width)
@@ -61,5 +63,5 @@ class Stamp:
         if where is None:
             region.fill_(self.value)
         else:  # no boolean indexing: it would make a GPU wait for the count
-            region.copy_(torch.where(where[:, None, None, None], region.new_tensor(self.value), region))
+            region.masked_fill_(where[:, None, None, None], self.value)
         return stamped

@@ -13,28 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from nab.errors import NabError
-from nab.experiments import RunResult, load_profile, read_results
+from nab.experiments import RunResult
 from nab.files import write_atomically
-from nab.report.tables import defense_table
+from nab.report.tables import defense_table, main_runs
 
 ROOT = Path(__file__).parents[1]
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 TEXT_COLUMNS = ("attack", "poisoned", "defense")
-
-
-def main_runs(folder: Path, profile: str) -> list[RunResult]:
-    """The profile's results for every attack, defence and seed, all other settings as the profile has them.
-
-    Studies that vary another setting keep their results in the same folder; they belong in the book, not in this table.
-    """
-    chosen = load_profile(profile)
-    runs = read_results(folder / profile) if (folder / profile).is_dir() else []
-    return [
-        run
-        for run in runs
-        if run.hash
-        == chosen.config(attack=run.config.attack.name, defense=run.config.defense.name, seed=run.config.seed).hash
-    ]
 
 
 def block(folder: Path, profile: str) -> str:
@@ -77,7 +62,7 @@ def caption(runs: list[RunResult], profile: str) -> str:
         "Percent, mean ± standard deviation over the seeds. ACC: clean test images that are classified correctly. "
         "ASR and RA: triggered test images, the target class left out, that are classified as the target class, and as "
         "what they are. DER: 100 when the attack is gone at no cost in accuracy, 50 when nothing has changed. NAB is "
-        "measured with its stamp on every test image; ASR without stamp is that of the same network on bare ones. "
+        "measured with its stamp on every test image; ASR, no stamp, is that of the same network on bare ones. "
         f"Profile `{profile}`: {', '.join(settings)}. Made on: {', '.join(device)}."
     )
 

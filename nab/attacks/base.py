@@ -135,7 +135,7 @@ def poison(
         dataset.labels, rate, target, seed, selection=selection, clean_label=attack.clean_label
     )
     images, labels = dataset.images.clone(), dataset.labels.clone()
-    images[is_poisoned] = attack.trigger(dataset.images[is_poisoned], seed)
+    images[is_poisoned] = _triggered(attack, dataset.images[is_poisoned], seed)
     labels[is_poisoned] = target
     truth = GroundTruth(dataset.labels, is_poisoned)
     return Poisoned(dataset.replace(images=images, labels=labels), truth)
@@ -145,7 +145,12 @@ def trigger_all(dataset: Dataset, attack: Attack, *, target: int, seed: int) -> 
     """Every image of the test set with the trigger; ``target`` and ``seed`` as in `poison`."""
     check_target(target, dataset)
     attack_labels = torch.full_like(dataset.labels, target)
-    return Triggered(attack.trigger(dataset.images, seed), dataset.labels, attack_labels)
+    return Triggered(_triggered(attack, dataset.images, seed), dataset.labels, attack_labels)
+
+
+def _triggered(attack: Attack, images: Tensor, seed: int) -> Tensor:
+    """The trigger on all images, a thousand at a time: it may compute in floats, four times the size."""
+    return torch.cat([attack.trigger(part, seed) for part in images.split(1000)])
 
 
 def check_target(target: int, dataset: Dataset) -> None:

@@ -30,12 +30,16 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A dataset that can be had by name; ``fingerprints`` are those of the published train and test parts, if known."""
+    """A dataset that can be had by name; ``fingerprints`` are those of the published train and test parts, if known.
+
+    ``is_fixed`` says whether the name alone decides which images there are.
+    """
 
     load: Callable[[Path | None], tuple[Dataset, Dataset]]
     summary: str
     source: str
     fingerprints: dict[str, str] | None = None
+    is_fixed: bool = True
 
 
 SOURCES: dict[str, Source] = {
@@ -43,7 +47,7 @@ SOURCES: dict[str, Source] = {
         load_digits, "handwritten digits enlarged to 32 x 32; ships with scikit-learn", "Alpaydin and Kaynak, 1998"
     ),
     "cifar10": Source(load_cifar10, "ten kinds of objects, 32 x 32 RGB", "Krizhevsky, 2009", FINGERPRINTS),
-    "folder": Source(load_folder, "your own images, one folder per class (--data-root)", "yours"),
+    "folder": Source(load_folder, "your own images, one folder per class (--data-root)", "yours", is_fixed=False),
 }
 
 

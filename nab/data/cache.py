@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from nab.data.dataset import Dataset
+from nab.errors import DataError
 from nab.files import write_atomically
 from nab.paths import cache_folder
 
@@ -29,17 +30,33 @@ def cached(files: Sequence[Path], what: str, make: Callable[[], Dataset]) -> Dat
         what: a word for the file's name, for example ``"cifar10-train"``.
         make: reads and decodes the files.
     """
-    identity = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    identity = [[str(f.absolute()), *_state(f)] for f in files]
     key = hashlib.blake2b(json.dumps([FORMAT, what, identity]).encode(), digest_size=8).hexdigest()
-    path = cache_folder() / "data" / f"{what}-{key}.safetensors"
+    try:
+        path = cache_folder() / "data" / f"{what}-{key}.safetensors"
+    except OSError as error:
+        log.warning("no cache folder (%s): the data will be decoded again next time", error)
+        return make()
     if path.exists():
         try:
             return _read(path)
         except (SafetensorError, KeyError, OSError, json.JSONDecodeError) as error:
             log.warning("%s is damaged (%s): decoding again", path, error)
     dataset = make()
-    write_atomically(path, lambda temporary: _write(dataset, temporary))
+    try:
+        write_atomically(path, lambda temporary: _write(dataset, temporary))
+    except (OSError, SafetensorError) as error:
+        log.warning("%s cannot be written (%s): the data will be decoded again next time", path, error)
     return dataset
+
+
+def _state(file: Path) -> tuple[int, int]:
+    """Size and modification time."""
+    try:
+        state = file.stat()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}); remove or replace it") from None
+    return state.st_size, state.st_mtime_ns
 
 
 def _write(dataset: Dataset, path: Path) -> None:

@@ -31,6 +31,8 @@ def from_torch(source: Any, classes: Sequence[str] | None = None, name: str | No
         images.append(_to_uint8(image, position))
         labels.append(int(label))
     title = name or type(source).__name__.lower()
+    if len({image.shape[0] for image in images}) > 1:  # grey and colour mixed: all become colour
+        images = [image.expand(3, -1, -1) for image in images]
     sizes = {tuple(image.shape) for image in images}
     if len(sizes) > 1:
         raise DataError(f"expected all images of {title!r} to have one size, got {_shown(sizes)}; resize them first")

@@ -133,7 +133,7 @@ def stratified_index(labels: Tensor, share: float, seed: int, purpose: str) -> T
 
 
 def take(dataset: Dataset, size: int | None, seed: int) -> Dataset:
-    """A class-balanced part of ``size`` samples (about: whole numbers per class), or all of it when ``size`` is None.
+    """A stratified part of ``size`` samples (about: whole numbers per class), or all of it when ``size`` is None.
 
     Raises:
         ConfigError: ``size`` is larger than the dataset or smaller than its number of classes.

@@ -31,10 +31,18 @@ class Suspicion:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Defended:
-    """What a defence hands back: what to deploy, the training curve, and what it found if it looked."""
+    """What a defence hands back.
+
+    Attributes:
+        predictor: what to deploy.
+        curve: of the final network's training, a row per epoch.
+        images_per_second: of that training; None for a defence that has none.
+        suspicion: what was found, by a defence that looked.
+    """
 
     predictor: Predictor
     curve: list[dict[str, float]]
+    images_per_second: float | None = None
     suspicion: Suspicion | None = None
 
 

@@ -23,6 +23,7 @@ class Guard(nn.Module):
         super().__init__()
         self.model = model
         self.stamp = stamp
+        self.training = model.training
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of the stamped images; float, N x K."""
@@ -31,19 +32,20 @@ class Guard(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: Tensor, *, reject: bool = False) -> Tensor:
-        """The most likely class; int64, N. The model is left in the mode it was in.
+        """The most likely class; int64, N. Every layer is left in the mode it was in.
 
         Args:
             images: float, N x C x H x W, normalised as in training.
-            reject: whether to answer `REJECTED` (-1) where the network answers differently without the stamp (NAB,
-                section 4.4: the filter). Such an image may carry a trigger, or the stamp may have cost it its class.
+            reject: whether to answer `REJECTED` (-1) where the network answers differently without the stamp, as
+                NAB's test-data filter does. Such an image may carry a trigger, or the stamp may have cost it its class.
         """
-        was_training = self.training
+        modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
             labels = self(images).argmax(1)
             if reject:
                 labels = torch.where(self.model(images).argmax(1) == labels, labels, REJECTED)
         finally:
-            self.train(was_training)
+            for module, mode in modes:  # a frozen layer inside a model in training mode stays frozen
+                module.training = mode
         return labels

@@ -17,11 +17,11 @@ from nab.checks import check_range
 from nab.data import Dataset
 from nab.defenses.base import Defended, Defense, Suspicion
 from nab.defenses.guard import Guard
-from nab.detection import LGA, Detector, select_suspects
+from nab.detection import LGA, Detector, select_suspects, suspect_count
 from nab.errors import ConfigError, NabError
 from nab.pseudolabels import VD, Labeler
 from nab.stamp import Stamp
-from nab.training import Context, Hook, Monitor
+from nab.training import Context, Hook, Monitor, Recipe
 
 
 class StampHook(Hook):
@@ -118,26 +118,37 @@ class NAB(Defense):
             This object, fitted.
 
         Raises:
-            ConfigError: the labeler needs verified data and there is none, or a tensor given has the wrong shape.
+            ConfigError: before any training: the labeler needs verified data and there is none of the same classes and
+                size, the rate selects no sample, the stamp is too large, or a tensor given has the wrong shape.
         """
         context = context or Context()
         if verified is not None:
             context = dataclasses.replace(context, verified=verified)
+        self._check(dataset, context, need_labels=pseudo_labels is None)
+        if pseudo_labels is not None:
+            pseudo_labels = _checked(pseudo_labels, torch.int64, "pseudo_labels", dataset)
         if is_suspect is None:
             with context.stage("detection"):
-                scores = self.detector.score(dataset, context)
+                scores = self.detector.score(dataset, _seen_by(self.detector, context))
             is_suspect = select_suspects(scores, self.detection_rate)
         else:
             is_suspect = _checked(is_suspect, torch.bool, "is_suspect", dataset)
             scores = is_suspect.float()
         if pseudo_labels is None:
             with context.stage("pseudo_labels"):
-                pseudo_labels = self.labeler.label(dataset, context, is_suspect=is_suspect, stamp=self.stamp)
-        pseudo_labels = _checked(pseudo_labels, torch.int64, "pseudo_labels", dataset)
+                own = _seen_by(self.labeler, context)
+                pseudo_labels = self.labeler.label(dataset, own, is_suspect=is_suspect, stamp=self.stamp)
         is_stamped = is_suspect & (pseudo_labels != dataset.labels)
         # The hyper-parameters stay frozen; what was fitted is no part of equality, hash or repr.
         object.__setattr__(self, "_suspicion", Suspicion(scores, is_suspect, pseudo_labels, is_stamped))
         return self
+
+    def _check(self, dataset: Dataset, context: Context, *, need_labels: bool) -> None:
+        """What would fail after minutes of training fails here."""
+        suspect_count(len(dataset), self.detection_rate)
+        self.stamp.check(dataset.images)
+        if need_labels and self.labeler.needs_verified:
+            context.require_verified(f"labeler {type(self.labeler).__name__}", dataset)
 
     @property
     def suspicion_(self) -> Suspicion:
@@ -194,7 +205,12 @@ class NAB(Defense):
         hook = StampHook(self.stamp, found.is_stamped, context.device)
         with context.stage("training"):
             trained = context.train(relabelled, "training", hook=hook, monitor=_stamped(monitor, self.stamp))
-        return Defended(trained.predictor.with_stamp(self.stamp), trained.curve, found)
+        return Defended(trained.predictor.with_stamp(self.stamp), trained.curve, trained.images_per_second, found)
+
+
+def _seen_by(method: Detector | Labeler, context: Context) -> Context:
+    """The context as the method may see it: only an oracle is handed the truth."""
+    return context if method.is_oracle else dataclasses.replace(context, truth=None)
 
 
 def _stamped(monitor: Monitor | None, stamp: Stamp) -> Monitor | None:
@@ -203,7 +219,7 @@ def _stamped(monitor: Monitor | None, stamp: Stamp) -> Monitor | None:
 
 
 def _normalise(image: Tensor) -> Tensor:
-    return Context().recipe.normalise(image[None])[0]
+    return Recipe().normalise(image[None])[0]
 
 
 def _checked(values: Any, dtype: torch.dtype, name: str, dataset: Dataset) -> Tensor:

@@ -20,4 +20,4 @@ class NoDefense(Defense):
     def defend(self, dataset: Dataset, context: Context, monitor: Monitor | None = None) -> Defended:
         with context.stage("training"):
             trained = context.train(dataset, "training", monitor=monitor)
-        return Defended(trained.predictor, trained.curve)
+        return Defended(trained.predictor, trained.curve, trained.images_per_second)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from nab.detection.base import Detector, select_suspects
+from nab.detection.base import Detector, select_suspects, suspect_count
 from nab.detection.lga import LGA
 from nab.detection.oracle import OracleDetector
 from nab.registry import build
 
-__all__ = ["DETECTORS", "LGA", "Detector", "OracleDetector", "make_detector", "select_suspects"]
+__all__ = ["DETECTORS", "LGA", "Detector", "OracleDetector", "make_detector", "select_suspects", "suspect_count"]
 
 DETECTORS: dict[str, type[Detector]] = {
     "lga": LGA,

@@ -46,7 +46,7 @@ def select_suspects(scores: Tensor, rate: float) -> Tensor:
         ConfigError: the rate is out of its range or selects no sample.
         NabError: a score is not finite.
     """
-    check_range("detection_rate", rate, 0, 1, include_low=False, include_high=False)
+    count = suspect_count(len(scores), rate)
     finite = scores.isfinite()
     if not finite.all():
         first = int((~finite).nonzero()[0])
@@ -54,9 +54,19 @@ def select_suspects(scores: Tensor, rate: float) -> Tensor:
             f"expected finite suspicion scores, got {scores[first]} for sample {first}; the detector's training "
             "may have diverged"
         )
-    count = int(rate * len(scores) + 1e-9)  # .29 * 100 is 28.999999999999996
-    if count == 0:
-        raise ConfigError(f"expected a detection_rate that selects at least one of {len(scores)} samples, got {rate}")
     is_suspect = torch.zeros(len(scores), dtype=torch.bool)
     is_suspect[scores.argsort(descending=True, stable=True)[:count]] = True
     return is_suspect
+
+
+def suspect_count(size: int, rate: float) -> int:
+    """``floor(rate * size)``.
+
+    Raises:
+        ConfigError: the rate is not in (0, 1), or selects no sample.
+    """
+    check_range("detection_rate", rate, 0, 1, include_low=False, include_high=False)
+    count = int(rate * size + 1e-9)  # .29 * 100 is 28.999999999999996
+    if count == 0:
+        raise ConfigError(f"expected a detection_rate that selects at least one of {size} samples, got {rate}")
+    return count

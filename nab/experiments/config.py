@@ -25,7 +25,7 @@ VERSION = 1
 """Part of every hash; raised when the same settings come to mean something else."""
 
 VERIFIED_RATE = 0.05
-"""NAB, section 5.1: five percent of the training set are verified for VD."""
+"""Of the authors: five percent of the training set are verified for VD."""
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,7 +42,7 @@ class Method(BaseModel):
 
 
 class RunConfig(BaseModel):
-    """Everything that a run's numbers depend on, and nothing else.
+    """Everything that was chosen for a run; the machine and the data's fingerprint stand in its result.
 
     Attributes:
         dataset: a key of `nab.data.SOURCES`.
@@ -193,7 +193,8 @@ def _spelled_out(method: Method, made: Any) -> Method:
 
 def _own_params(made: Any) -> dict[str, Any]:
     values: dict[str, Any] = _plain(dataclasses.asdict(made))
-    return {name: value for name, value in values.items() if name not in ("detector", "labeler", "detection_rate")}
+    beside = ("detector", "labeler", "detection_rate") if isinstance(made, Defense) else ()
+    return {name: value for name, value in values.items() if name not in beside}
 
 
 def _defaults(kind: str, name: str) -> dict[str, Any]:

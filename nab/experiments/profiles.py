@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nab.errors import ConfigError
 from nab.experiments.config import RunConfig, make_config
+from nab.experiments.result import RunResult
+from nab.experiments.run import run
+from nab.paths import RESULTS
 from nab.registry import first_problem, unknown_name
 
 FOLDER = Path(__file__).parent / "profiles"
@@ -48,7 +52,7 @@ class Profile(BaseModel):
             ConfigError: a field, name or value is not valid.
         """
         given = {key: value for key, value in overrides.items() if value is not None}
-        values = dict(self.run) | {key: value for key, value in given.items() if "." not in key}
+        values = copy.deepcopy(self.run) | {key: value for key, value in given.items() if "." not in key}
         for kind in METHOD_KINDS:
             if kind in values:
                 name = str(values[kind])
@@ -60,6 +64,19 @@ class Profile(BaseModel):
             if key not in RunConfig.model_fields:
                 raise unknown_name("setting", key, RunConfig.model_fields)
         return make_config(values)
+
+    def run_one(
+        self,
+        *,
+        results: str | Path = RESULTS,
+        data_root: str | Path | None = None,
+        device: str = "auto",
+        force: bool = False,
+        **overrides: Any,
+    ) -> RunResult:
+        """`nab.experiments.run` on `config`, kept in this profile's folder; for the arguments see both."""
+        config = self.config(**overrides)
+        return run(config, profile=self.name, results=results, data_root=data_root, device=device, force=force)
 
     def expand(self) -> Iterator[RunConfig]:
         """Every run of the grid, the most important first (as the YAML lists them)."""
@@ -77,8 +94,9 @@ def _reach(values: dict[str, Any], key: str, value: Any) -> None:
     inner = values.setdefault(head, {}) if head == "recipe" else values[head]["params"]
     *path, last = rest.split(".")
     for part in path:
-        inner[part] = dict(inner.get(part, {}))
-        inner = inner[part]
+        inner = inner.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"setting {key}: {part} is a single value and has no {last}")
     inner[last] = value
 
 
@@ -104,7 +122,6 @@ def load_profile(name: str) -> Profile:
             raise ConfigError(f"profile {path}: expected keys such as summary and run, got {type(values).__name__}")
         values.setdefault("name", path.stem)
         profile = Profile(**values)
-        # A nested mapping would be shared between runs; recipe is the only one and is copied by the checks.
         profile.config()
     except yaml.YAMLError as error:
         raise ConfigError(f"profile {path} is not valid YAML: {' '.join(str(error).split())}") from None

@@ -32,7 +32,7 @@ class RunResult(BaseModel):
         examples: for some test images, what was predicted: true label, with and without trigger and stamp.
         data: name, number of images, fingerprints, and whether those are the published ones.
         seconds: wall time per stage, and in total.
-        images_per_second: in the final training, monitoring included.
+        images_per_second: in the final training, monitoring included; None for a defence that has none.
         peak_memory_mb: of the process (``host``) and on the GPU (``device``), in MiB.
         device: what computed: name, threads, precision.
         versions: of what the numbers may depend on.
@@ -51,7 +51,7 @@ class RunResult(BaseModel):
     examples: list[dict[str, int]] = []
     data: dict[str, Any]
     seconds: dict[str, float]
-    images_per_second: float
+    images_per_second: float | None
     peak_memory_mb: dict[str, float]
     device: dict[str, Any]
     versions: dict[str, str]

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from nab.attacks import Triggered, check_target, poison, trigger_all
-from nab.data import Dataset, GroundTruth, load, provenance, stratified_index, take
+from nab.data import SOURCES, Dataset, GroundTruth, load, provenance, stratified_index, take
 from nab.defenses import Defended
+from nab.errors import ResultError
 from nab.evaluation import attack_metrics, detection_metrics, evaluate, loss_gap, pseudo_label_metrics
 from nab.experiments import result as describe
 from nab.experiments.config import RunConfig
@@ -25,7 +26,7 @@ EXAMPLES = 8
 def run(
     config: RunConfig,
     *,
-    profile: str = "smoke",
+    profile: str = "unnamed",
     results: str | Path = RESULTS,
     data_root: str | Path | None = None,
     device: str = "auto",
@@ -35,7 +36,7 @@ def run(
 
     Args:
         config: the run.
-        profile: the results folder it belongs to.
+        profile: the results folder it belongs to; `Profile.run_one` gives its own name.
         results: where the profiles' folders lie.
         data_root: see `nab.data.load`.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
@@ -47,6 +48,7 @@ def run(
     store = ResultStore(results, profile)
     finished = None if force else store.read(config)
     if finished is not None:
+        _check_same_data(finished, store, config, data_root)
         return finished
     store.check_writable()
     chosen = resolve_device(device)
@@ -80,8 +82,8 @@ def run(
     gap = []
     if "lga_losses" in context.notes:
         gap = loss_gap(context.notes["lga_losses"], poisoned.truth.is_poisoned, config.detection_rate or 0.0)
-    trained_images = len(clean) * config.recipe.epochs
     runtime = Runtime.choose(chosen, config.recipe.precision, config.width)
+    examples = _examples(defended.predictor, test, triggered)
     seconds["total"] = time.perf_counter() - start
     outcome = RunResult(
         hash=config.hash,
@@ -90,10 +92,10 @@ def run(
         metrics=dict(metrics),
         curve=[dict(row) for row in defended.curve],
         detection_curve=[dict(row) for row in gap],
-        examples=_examples(defended.predictor, test, triggered),
+        examples=examples,
         data=_describe_data(config, full_train, test, clean),
         seconds=seconds,
-        images_per_second=trained_images / seconds["training"],
+        images_per_second=defended.images_per_second,
         peak_memory_mb=describe.peak_memory_mb(chosen),
         device=describe.describe_device(runtime),
         versions=describe.describe_versions(),
@@ -102,6 +104,18 @@ def run(
     )
     store.write(outcome)
     return outcome
+
+
+def _check_same_data(finished: RunResult, store: ResultStore, config: RunConfig, data_root: str | Path | None) -> None:
+    """The hash names a dataset; where a name does not fix the images, those of the stored run must be these."""
+    if SOURCES[config.dataset].is_fixed:
+        return
+    train, test = load(config.dataset, data_root)
+    if (train.fingerprint, test.fingerprint) != (finished.data["train_fingerprint"], finished.data["test_fingerprint"]):
+        raise ResultError(
+            f"{store.path(config)} is a run on other images than those of {data_root or 'NAB_DATA'}: "
+            "run again with --force, or name another folder with --results"
+        )
 
 
 def _verified(clean: Dataset, config: RunConfig) -> Dataset | None:
@@ -145,7 +159,7 @@ def _examples(predictor: Predictor, test: Dataset, triggered: Triggered) -> list
     """Predictions for the first test image of each class but the target's."""
     eligible = triggered.is_eligible.nonzero().squeeze(1)
     firsts = {int(triggered.true_labels[i]): int(i) for i in reversed(eligible.tolist())}
-    index = torch.tensor(sorted(firsts.values())[:EXAMPLES])
+    index = torch.tensor(sorted(firsts.values())[:EXAMPLES], dtype=torch.long)
     views = {"clean": test.images[index], "triggered": triggered.images[index]}
     answers = {name: predictor.predict(images) for name, images in views.items()}
     if predictor.stamp is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class ResultStore:
         profile: whose results.
     """
 
-    def __init__(self, folder: str | Path = RESULTS, profile: str = "smoke") -> None:
+    def __init__(self, folder: str | Path = RESULTS, profile: str = "unnamed") -> None:
         self.folder = Path(folder) / profile
         self.profile = profile
 
@@ -46,7 +47,11 @@ class ResultStore:
         """Keep a result; a reader sees the old file or the whole new one."""
         path = self.path(result.config)
         text = json.dumps(result.model_dump(mode="json"), indent=1) + "\n"
-        write_atomically(path, lambda temporary: temporary.write_text(text))
+        try:
+            write_atomically(path, lambda temporary: temporary.write_text(text))
+        except OSError as error:
+            print(text, file=sys.stderr)  # the work is done: what it found is not lost with the disk
+            raise ResultError(f"{path} could not be written ({error.strerror}); the result is above") from None
         return path
 
     def check_writable(self) -> None:

@@ -1,4 +1,4 @@
-"""VD, a network trained on a small verified set (NAB, section 4.2, and the authors' implementation)."""
+"""VD, a network trained on a small verified set (NAB; settings from the authors' implementation)."""
 
 from __future__ import annotations
 
@@ -56,10 +56,11 @@ class VD(Labeler):
             label_smoothing=0.0,
             schedule=self.schedule,
             milestones=tuple(self.milestones),
+            step_factor=0.1,
         )
 
     def label(self, dataset: Dataset, context: Context, *, is_suspect: Tensor, stamp: Stamp) -> Tensor:
-        verified = context.require_verified("labeler 'vd'")
+        verified = context.require_verified("labeler 'vd'", dataset)
         trained = context.train(verified, "pseudo labels (vd)", recipe=self.recipe(context.recipe))
         predictor = trained.predictor.with_stamp(stamp if self.stamp_when_labelling else None)
         return predictor.predict(dataset.images)

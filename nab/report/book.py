@@ -45,10 +45,9 @@ def digest_of(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def results_digest(results: Path, profile: str) -> str:
-    """What the executed notebooks of a profile were made from: its results, and those of `laptop`, which every page
-    shows."""
-    return digest_of([path for name in {profile, "laptop"} for path in (results / name).glob("*.json")])
+def results_digest(results: Path) -> str:
+    """What the kept notebooks were made from: the results of the profiles that are kept in the checkout."""
+    return digest_of([path for name in ("laptop", "paper") for path in (results / name).glob("*.json")])
 
 
 def execute(
@@ -124,7 +123,7 @@ def _tidy(source: Path, target: Path, profile: str, results: Path) -> None:
             "nab": {
                 "profile": profile,
                 "source": digest_of([source]),
-                "results": results_digest(results, profile),
+                "results": results_digest(results),
             },
         }
     )

@@ -18,12 +18,7 @@ from nab.training import Recipe
 
 def stamped_pixels(images: Tensor, stamp: Stamp, recipe: Recipe) -> Tensor:
     """The images (uint8, N x C x H x W) as the network sees them behind the stamp, back in pixels."""
-    channels = images.shape[1]
-    mean, std = torch.tensor((recipe.mean, recipe.std)).view(2, 3, 1, 1)
-    if channels == 1:
-        mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
-    seen = stamp.apply(recipe.normalise(images)) * std + mean
-    return (seen * 255).round().clamp(0, 255).to(torch.uint8)
+    return recipe.denormalise(stamp.apply(recipe.normalise(images)))
 
 
 def draw(axes: Axes, image: Tensor) -> None:

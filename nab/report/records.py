@@ -23,9 +23,9 @@ def provenance_table(runs: Iterable[RunResult]) -> pd.DataFrame:
             "defense": run.config.defense.name,
             "seed": run.config.seed,
             "device": f"{run.device['name']}, {run.device['threads']} threads, {run.device['precision']}",
-            "commit": (run.commit or "")[:8],
+            "commit": (run.commit or "")[:8] + ("+" if (run.commit or "").endswith("+changes") else ""),
             "seconds": round(run.seconds["total"]),
-            "images/s": round(run.images_per_second),
+            "images/s": "" if run.images_per_second is None else round(run.images_per_second),
             "MiB": round(run.peak_memory_mb["host"]),
             "finished": run.finished[:10],
         }

@@ -12,7 +12,7 @@ import pandas as pd
 
 from nab.errors import ResultError
 from nab.evaluation import defense_effectiveness
-from nab.experiments import RunResult, read_results
+from nab.experiments import Method, RunConfig, RunResult, load_profile, read_results
 
 REFERENCE = Path(__file__).parent / "reference.json"
 
@@ -46,8 +46,26 @@ def runs_of(results: str | Path, profile: str) -> list[RunResult]:
     return read_results(folder) if folder.is_dir() else []
 
 
+def main_runs(results: str | Path, profile: str) -> list[RunResult]:
+    """The profile's results for every attack, defence and seed, all other settings as the profile has them.
+
+    Studies that vary another setting keep their results in the same folder; the main tables leave them out.
+    """
+    chosen = load_profile(profile)
+
+    def is_main(run: RunResult) -> bool:
+        config = run.config
+        return run.hash == chosen.config(attack=config.attack.name, defense=config.defense.name, seed=config.seed).hash
+
+    return [run for run in runs_of(results, chosen.name) if is_main(run)]
+
+
 def frame(runs: Iterable[RunResult]) -> pd.DataFrame:
-    """One row per run: what was run (methods by name), every metric, ``seconds`` in all, ``hash``."""
+    """One row per run: what was run (methods by name), every metric, ``seconds`` in all, ``hash``.
+
+    ``setting`` is the same for runs that differ in their seed alone, ``baseline`` the hash of the undefended run that a
+    defended one is compared with.
+    """
     rows = []
     for run in runs:
         config = run.config
@@ -63,6 +81,8 @@ def frame(runs: Iterable[RunResult]) -> pd.DataFrame:
                 "seed": config.seed,
                 "seconds": run.seconds["total"],
                 "hash": run.hash,
+                "setting": config.model_copy(update={"seed": 0}).hash,
+                "baseline": _undefended(config).hash,
                 **run.metrics,
             }
         )
@@ -70,14 +90,20 @@ def frame(runs: Iterable[RunResult]) -> pd.DataFrame:
     return table if table.empty else _with_effectiveness(table)
 
 
+def _undefended(config: RunConfig) -> RunConfig:
+    """The same run without a defence."""
+    nothing = dict.fromkeys(("detector", "labeler", "detection_rate", "verified_rate"))
+    return config.model_copy(update={"defense": Method(name="none"), **nothing})
+
+
 def _with_effectiveness(table: pd.DataFrame) -> pd.DataFrame:
-    """Add DER: every defended run against the undefended one of the same attack and seed."""
-    key = ["profile", "dataset", "attack", "poison_rate", "seed"]
-    undefended = {tuple(row[k] for k in key): row for row in _rows(table[table["defense"] == "none"])}
+    """Add DER: every defended run against the undefended one that differs in nothing else."""
+    undefended = {row["hash"]: row for row in _rows(table[table["defense"] == "none"])}
     table["defense_effectiveness"] = [
-        defense_effectiveness(undefended[at], row) if row["defense"] != "none" and at in undefended else math.nan
+        defense_effectiveness(undefended[row["baseline"]], row)
+        if row["defense"] != "none" and row["baseline"] in undefended
+        else math.nan
         for row in _rows(table)
-        for at in [tuple(row[k] for k in key)]
     ]
     return table
 
@@ -97,7 +123,7 @@ def mean_and_deviation(values: Sequence[float], digits: int = 1) -> str:
 
 
 def summarise(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
-    """One row per combination of ``by``: mean and deviation of every metric, and the number of seeds.
+    """One row per combination of ``by`` and of all other settings but the seed: mean and deviation, and how many seeds.
 
     Raises:
         ResultError: there are no runs to summarise.
@@ -105,8 +131,8 @@ def summarise(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) ->
     if table.empty:
         raise ResultError("no results to make a table of; make some with `nab run`")
     rows = []
-    for values, group in table.groupby(list(by), sort=False, dropna=False):
-        row = dict(zip(by, values if isinstance(values, tuple) else (values,), strict=True))
+    for values, group in table.groupby([*by, "setting"], sort=False, dropna=False):
+        row = dict(zip(by, values, strict=False))
         row |= {TITLES.get(m, m): mean_and_deviation(group[m].tolist()) if m in group else "" for m in metrics}
         rows.append(row | {"seeds": group["seed"].nunique()})
     return pd.DataFrame(rows)

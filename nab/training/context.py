@@ -74,15 +74,21 @@ class Context:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
-    def require_verified(self, who: str) -> Dataset:
-        """The verified set.
+    def require_verified(self, who: str, like: Dataset) -> Dataset:
+        """The verified set of images like those of ``like``.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is none, or its classes or image sizes are other ones.
         """
         if self.verified is None:
             raise ConfigError(
                 f"{who} needs verified data: pass a small Dataset whose labels you have checked as verified"
+            )
+        ours, theirs = ((d.classes, tuple(d.images.shape[1:])) for d in (self.verified, like))
+        if ours != theirs:
+            raise ConfigError(
+                "expected verified data with the classes and image size of the training set, "
+                f"{theirs[0]} and {theirs[1]}, got {ours[0]} and {ours[1]}"
             )
         return self.verified
 

@@ -45,7 +45,7 @@ class Predictor:
             if self.stamp is not None:
                 inputs = self.stamp.apply(inputs)
             with self.runtime.autocast():
-                outputs.append(self.model(inputs.contiguous(memory_format=self.runtime.memory_format)).float())
+                outputs.append(self.model(self.runtime.lay_out(inputs)).float())
         return torch.cat(outputs)
 
     def predict(self, images: Tensor) -> Tensor:

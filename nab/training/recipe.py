@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import torch
@@ -21,7 +22,7 @@ PRECISIONS = ("auto", "bfloat16", "float32")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """The paper's training recipe by default (NAB, section 5.1, and the authors' implementation).
+    """The paper's training recipe by default (the authors' implementation of NAB).
 
     Attributes:
         epochs: passes over the training set.
@@ -83,6 +84,8 @@ class Recipe:
         check_range("crop_padding", self.crop_padding, 0, math.inf)
         check_range("cutout", self.cutout, 0, math.inf)
         check_choice("precision", self.precision, PRECISIONS)
+        if self.cutout == 1:
+            raise ConfigError("expected cutout of 0 for none, or at least 2, got 1, whose half is no pixel")
         if min(self.std) <= 0:
             raise ConfigError(f"expected std above 0 in every channel, got {self.std}")
 
@@ -109,8 +112,17 @@ class Recipe:
         Args:
             images: uint8, N x C x H x W.
         """
-        channels = images.shape[1]
-        mean, std = images.new_tensor((self.mean, self.std), dtype=torch.float32).view(2, 3, 1, 1)
-        if channels == 1:
-            mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
+        mean, std = _statistics(self.mean, self.std, images.shape[1], images.device)
         return images.float().mul(1 / (255 * std)).sub(mean / std)
+
+    def denormalise(self, images: Tensor) -> Tensor:
+        """The reverse, clamped and rounded: float, N x C x H x W to uint8."""
+        mean, std = _statistics(self.mean, self.std, images.shape[1], images.device)
+        return (images * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
+
+
+@functools.lru_cache(maxsize=16)  # made once per device: a copy to a GPU in every batch would make it wait
+def _statistics(mean: tuple[float, ...], std: tuple[float, ...], channels: int, device: torch.device) -> Tensor:
+    """Mean and standard deviation, 2 x 1 x C x 1 x 1."""
+    both = torch.tensor((mean, std), device=device).view(2, 1, 3, 1, 1)
+    return both if channels == 3 else both.mean(2, keepdim=True)

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nab.checks import check_choice
 from nab.errors import ConfigError
@@ -61,6 +61,16 @@ class Runtime:
     def place(self, model: nn.Module) -> nn.Module:
         """The model on the device, in the layout."""
         return model.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
+
+    def lay_out(self, images: Tensor) -> Tensor:
+        """A batch (N x C x H x W) in the layout.
+
+        Images of one channel count as laid out both ways, and a convolution then takes the other one from the strides;
+        so for the contiguous layout they are copied into strides that say it.
+        """
+        if self.channels_last:
+            return images.contiguous(memory_format=torch.channels_last)
+        return torch.empty_like(images, memory_format=torch.contiguous_format).copy_(images)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """A block in which convolutions run in the chosen precision."""

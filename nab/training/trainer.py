@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nab.data import Dataset
-from nab.errors import NabError
+from nab.errors import DataError, NabError
 from nab.models import build_model
 from nab.progress import bar
 from nab.seeding import stream
@@ -22,6 +23,9 @@ from nab.training.runtime import Runtime
 
 class Hook:
     """What a method may change in every batch; this one changes nothing."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before the first batch of every epoch, counted from 0."""
 
     def images(self, images: Tensor, index: Tensor) -> Tensor:
         """The batch that the network sees.
@@ -43,10 +47,14 @@ Monitor = Callable[[Predictor], dict[str, float]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trained:
-    """A trained network, and one row per epoch: ``epoch`` (from 1), ``loss``, ``lr``, and what the monitor returned."""
+    """A trained network, and one row per epoch: ``epoch`` (from 1), ``loss``, ``lr``, and what the monitor returned.
+
+    ``images_per_second`` includes the time that the monitor takes.
+    """
 
     predictor: Predictor
     curve: list[dict[str, float]]
+    images_per_second: float
 
 
 def train(
@@ -76,6 +84,7 @@ def train(
 
     Raises:
         ConfigError: an unknown model, or a width below 1.
+        DataError: fewer than two images.
         NabError: the loss stopped being a finite number.
     """
     hook = hook or Hook()
@@ -87,6 +96,8 @@ def train(
     network = runtime.place(network)  # type: ignore[assignment]
     predictor = Predictor(network, recipe, runtime)
     batches = Batches(dataset.images, recipe, device, stream(seed, "batches", device))
+    if not len(batches):
+        raise DataError(f"{title}: expected at least two training images, got {len(dataset)}")
     labels = dataset.labels.to(device)
     optimizer = torch.optim.SGD(
         network.parameters(),
@@ -97,14 +108,16 @@ def train(
         fused=True,
     )
     curve: list[dict[str, float]] = []
+    start = time.perf_counter()
     with bar(title, recipe.epochs) as progress:
         for epoch in range(recipe.epochs):
             network.train()
+            hook.begin_epoch(epoch)
             total = torch.zeros((), device=device)
             for position, (images, index) in enumerate(batches.epoch()):
                 lr = recipe.learning_rate(epoch * len(batches) + position, len(batches))
                 optimizer.param_groups[0]["lr"] = lr
-                inputs = hook.images(images, index).contiguous(memory_format=runtime.memory_format)
+                inputs = runtime.lay_out(hook.images(images, index))
                 with runtime.autocast():
                     logits = network(inputs)
                 losses = F.cross_entropy(
@@ -120,7 +133,7 @@ def train(
             curve.append(row)
             progress.advance(_note(row))
     network.eval()
-    return Trained(predictor, curve)
+    return Trained(predictor, curve, recipe.epochs * len(dataset) / (time.perf_counter() - start))
 
 
 def _row(epoch: int, loss: float, lr: float, title: str) -> dict[str, float]:
