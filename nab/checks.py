@@ -32,6 +32,12 @@ def check_positive(name: str, value: Any) -> None:
         raise ConfigError(f"expected {name} to be a whole number of at least 1, got {value!r}")
 
 
+def check_count(name: str, value: Any) -> None:
+    """Raise ``ConfigError`` unless ``value`` is a whole number of at least 0."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ConfigError(f"expected {name} to be a whole number of at least 0, got {value!r}")
+
+
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Raise ``ConfigError`` unless ``value`` is one of ``choices``."""
     if value not in choices:

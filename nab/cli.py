@@ -5,6 +5,7 @@ Nothing heavy is imported at the top, so that ``nab --help`` answers at once.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -157,7 +158,9 @@ def main() -> None:
         print("interrupted; finished runs are kept", file=sys.stderr)
         sys.exit(130)
     except _ClickException as error:
-        _fail(error.format_message())
+        _fail(error.format_message() + _given(error, arguments))
+    if code == 130:  # some versions of typer turn an interruption into this exit code
+        print("interrupted; finished runs are kept", file=sys.stderr)
     sys.exit(code or 0)
 
 
@@ -172,6 +175,15 @@ def _join_pairs(arguments: list[str]) -> list[str]:
             value = next(rest, None) if name is not None and "=" not in name else None
             joined += [part for part in ["=".join(v for v in (name, value) if v is not None)] if part]
     return joined
+
+
+def _given(error: Any, arguments: list[str]) -> str:
+    """The value that an option was given, where the parser's message leaves it out."""
+    options = getattr(getattr(error, "param", None), "opts", [])
+    for option, value in itertools.pairwise(arguments):
+        if option in options and repr(value) not in error.format_message():
+            return f", got {value!r}"
+    return ""
 
 
 def _fail(message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -55,18 +56,30 @@ def make_dataclass(what: str, cls: type[T], params: Mapping[str, Any]) -> T:
 
     types = typing.get_type_hints(cls)
     known = [field.name for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
-    values = {}
+    values: dict[str, Any] = {}
     for key, value in params.items():
         if key not in known:
             raise unknown_name(f"parameter of {what}", key, known)
-        if dataclasses.is_dataclass(value):  # made in Python, so it has checked itself
+        kind = types[key]
+        if inspect.isabstract(kind):  # a method of its own, made and checked in Python
             values[key] = value
-            continue
-        try:
-            values[key] = TypeAdapter(types[key]).validate_python(value)
-        except ValidationError as error:
-            raise ConfigError(f"{what}, parameter {key}: {first_problem(error)}") from None
+        elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            values[key] = make_dataclass(f"{what}, {key}", kind, _as_mapping(what, key, value))
+        else:
+            try:
+                values[key] = TypeAdapter(kind).validate_python(value)
+            except ValidationError as error:
+                raise ConfigError(f"{what}, parameter {key}: {first_problem(error)}") from None
     return cls(**values)
+
+
+def _as_mapping(what: str, key: str, value: Any) -> Mapping[str, Any]:
+    """The fields of a nested dataclass, given as such or as a mapping; its numbers then get their fields' types."""
+    if isinstance(value, Mapping):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    raise ConfigError(f"{what}, parameter {key}: expected a mapping of its fields, got {value!r}")
 
 
 def first_problem(error: Any) -> str:

@@ -40,7 +40,7 @@ def cached(files: Sequence[Path], what: str, make: Callable[[], Dataset]) -> Dat
     if path.exists():
         try:
             return _read(path)
-        except (SafetensorError, KeyError, OSError, json.JSONDecodeError) as error:
+        except (SafetensorError, KeyError, OSError, TypeError, json.JSONDecodeError) as error:
             log.warning("%s is damaged (%s): decoding again", path, error)
     dataset = make()
     try:

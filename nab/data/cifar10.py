@@ -13,7 +13,6 @@ import torch
 
 from nab.data.cache import cached
 from nab.data.dataset import Dataset, canonical_order
-from nab.data.parquet import read_parquet
 from nab.errors import DataError
 from nab.paths import cache_folder
 
@@ -51,11 +50,13 @@ def _from_parquet(folder: Path, parts: dict[str, list[Path]]) -> tuple[Dataset, 
         if not files:
             raise DataError(f"{folder}: no {part}-*.parquet beside the other part's files; fetch them")
         _check_shards(files)
-        loaded[part] = cached(
-            files,
-            f"cifar10-{part}",
-            lambda files=files: canonical_order(read_parquet(files, "img", CLASSES, "cifar10")),  # type: ignore[misc]
-        )
+
+        def make(files: list[Path] = files) -> Dataset:
+            from nab.data.parquet import read_parquet  # pyarrow takes a while, and a cached dataset does not need it
+
+            return canonical_order(read_parquet(files, "img", CLASSES, "cifar10"))
+
+        loaded[part] = cached(files, f"cifar10-{part}", make)
     return loaded["train"], loaded["test"]
 
 

@@ -45,6 +45,10 @@ def load_folder(data_root: Path | None = None) -> tuple[Dataset, Dataset]:
         return train, test
     whole = read_folder(data_root)
     is_test = torch.zeros(len(whole), dtype=torch.bool)
+    if int(whole.labels.bincount().min()) < 3:
+        raise DataError(
+            f"{data_root}: expected at least three images of every class to split them; add some, or make train/ and test/"
+        )
     is_test[stratified_index(whole.labels, TEST_SHARE, 0, "folder split")] = True
     return whole.subset(~is_test), whole.subset(is_test)
 

@@ -35,7 +35,14 @@ def read_parquet(files: Sequence[Path], image_column: str, classes: tuple[str, .
                 )
         labels += column
         for row, cell in enumerate(table.column(image_column).to_pylist()):
+            if not isinstance(cell, dict) or not isinstance(cell.get("bytes"), bytes):
+                raise DataError(
+                    f"{file}, row {row}: expected an image as bytes and path in column {image_column!r}; "
+                    "fetch the file again"
+                )
             sources.append((f"{file}, row {row}", cell["bytes"]))
+    if not sources:
+        raise DataError(f"{files[0]}: holds no images; fetch it again")
     images = decode_all(sources, lambda source: decode_image(source[1], source[0]), f"decoding {name}")
     for (where, _), image in zip(sources, images, strict=True):
         if image.shape != images[0].shape:

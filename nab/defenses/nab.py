@@ -124,7 +124,7 @@ class NAB(Defense):
         context = context or Context()
         if verified is not None:
             context = dataclasses.replace(context, verified=verified)
-        self._check(dataset, context, need_labels=pseudo_labels is None)
+        self._check(dataset, context, need_suspects=is_suspect is None, need_labels=pseudo_labels is None)
         if pseudo_labels is not None:
             pseudo_labels = _checked(pseudo_labels, torch.int64, "pseudo_labels", dataset)
         if is_suspect is None:
@@ -143,9 +143,10 @@ class NAB(Defense):
         object.__setattr__(self, "_suspicion", Suspicion(scores, is_suspect, pseudo_labels, is_stamped))
         return self
 
-    def _check(self, dataset: Dataset, context: Context, *, need_labels: bool) -> None:
+    def _check(self, dataset: Dataset, context: Context, *, need_suspects: bool, need_labels: bool) -> None:
         """What would fail after minutes of training fails here."""
-        suspect_count(len(dataset), self.detection_rate)
+        if need_suspects:
+            suspect_count(len(dataset), self.detection_rate)
         self.stamp.check(dataset.images)
         if need_labels and self.labeler.needs_verified:
             context.require_verified(f"labeler {type(self.labeler).__name__}", dataset)

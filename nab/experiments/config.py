@@ -27,7 +27,7 @@ VERSION = 1
 VERIFIED_RATE = 0.05
 """Of the authors: five percent of the training set are verified for VD."""
 
-_STRICT = ConfigDict(frozen=True, extra="forbid")
+_STRICT = ConfigDict(frozen=True, extra="forbid", revalidate_instances="always")
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -90,7 +90,7 @@ class RunConfig(BaseModel):
         """A defence without suspects has no detector, so that its hash does not depend on one."""
         if not isinstance(values, dict):
             return values
-        defense = values.get("defense", {})
+        defense = values.get("defense", cls.model_fields["defense"].default)
         name = defense.get("name") if isinstance(defense, dict) else getattr(defense, "name", None)
         if name in DEFENSES and not DEFENSES[name].takes_suspects:
             values = values | dict.fromkeys(("detector", "labeler", "detection_rate", "verified_rate"))

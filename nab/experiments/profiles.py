@@ -56,7 +56,7 @@ class Profile(BaseModel):
         for kind in METHOD_KINDS:
             if kind in values:
                 name = str(values[kind])
-                values[kind] = {"name": name, "params": dict(self.params.get(kind, {}).get(name, {}))}
+                values[kind] = {"name": name, "params": copy.deepcopy(self.params.get(kind, {}).get(name, {}))}
         for key, value in given.items():
             if "." in key:
                 _reach(values, key, value)
@@ -93,6 +93,8 @@ def _reach(values: dict[str, Any], key: str, value: Any) -> None:
         raise ConfigError(f"setting {key}: this run has no {head}")
     inner = values.setdefault(head, {}) if head == "recipe" else values[head]["params"]
     *path, last = rest.split(".")
+    if not isinstance(inner, dict):
+        raise ConfigError(f"setting {key}: expected {head} as a mapping, got {inner!r}")
     for part in path:
         inner = inner.setdefault(part, {})
         if not isinstance(inner, dict):

@@ -41,7 +41,12 @@ class ResultStore:
             ResultError: the file is there but damaged.
         """
         path = self.path(config)
-        return read_result(path) if path.exists() else None
+        if not path.exists():
+            return None
+        result = read_result(path)
+        if result.hash != config.hash:
+            raise ResultError(f"{path} holds another run ({result.hash}); delete it, or run again with --force")
+        return result
 
     def write(self, result: RunResult) -> Path:
         """Keep a result; a reader sees the old file or the whole new one."""

@@ -80,15 +80,15 @@ def predictions(
             [nab["triggered"] for _, nab in examples],
         ),
     )
-    figure, grid = plt.subplots(len(rows), count, figsize=(1.5 * count + 1.2, 1.85 * len(rows)), squeeze=False)
+    figure, grid = plt.subplots(len(rows), count, figsize=(1.5 * count + 1.2, 1.65 * len(rows)), squeeze=False)
     truth = [plain["true_label"] for plain, _ in examples]
     for axes, (title, images, answers) in zip(grid, rows, strict=True):
         axes[0].set_ylabel(title, fontsize=10, color=INK, rotation=0, ha="right", va="center", labelpad=12)
         for ax, image, answer, right in zip(axes, images, answers, truth, strict=True):
             draw(ax, image)
             colour = CLEAN if answer == right else POISONED if answer == undefended.config.target else NEUTRAL
-            ax.set_title(test.classes[answer], color=colour, fontsize=10, fontweight="bold")
-    figure.tight_layout()
+            ax.set_title(test.classes[answer], color=colour, fontsize=10, fontweight="bold", pad=3)
+    figure.tight_layout(h_pad=0.3, w_pad=0.5)
     return figure
 
 

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from nab.checks import check_choice, check_positive, check_range
+from nab.checks import check_choice, check_count, check_positive, check_range
 from nab.errors import ConfigError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -75,14 +75,17 @@ class Recipe:
         check_positive("batch_size", self.batch_size)
         if self.batch_size < 2:
             raise ConfigError("expected batch_size of at least 2 (batch normalisation needs two samples), got 1")
-        check_range("lr", self.lr, 0, math.inf, include_low=False)
+        check_range("lr", self.lr, 0, math.inf, include_low=False, include_high=False)
         check_range("momentum", self.momentum, 0, 1, include_high=False)
-        check_range("weight_decay", self.weight_decay, 0, math.inf)
+        check_range("weight_decay", self.weight_decay, 0, math.inf, include_high=False)
+        if self.nesterov and not self.momentum:
+            raise ConfigError("expected momentum above 0 with nesterov, got 0")
+        check_range("step_factor", self.step_factor, 0, math.inf, include_low=False, include_high=False)
         check_range("label_smoothing", self.label_smoothing, 0, 1, include_high=False)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_range("warmup", self.warmup, 0, 1)
-        check_range("crop_padding", self.crop_padding, 0, math.inf)
-        check_range("cutout", self.cutout, 0, math.inf)
+        for name in ("cosine_extra_epochs", "crop_padding", "cutout"):
+            check_count(name, getattr(self, name))
         check_choice("precision", self.precision, PRECISIONS)
         if self.cutout == 1:
             raise ConfigError("expected cutout of 0 for none, or at least 2, got 1, whose half is no pixel")

@@ -1,0 +1,103 @@
+"""Shared fixtures, and the two rules by which a test may be skipped: no CIFAR-10, no GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from helpers import TINY, FixedLogits, random_dataset
+
+from nab.attacks import BadNets, Poisoned, poison
+from nab.data import Dataset, load, stratified_index
+from nab.training import Context, Predictor, Recipe, Runtime, Trained
+
+CIFAR10_ROOT = os.environ.get("NAB_DATA")
+"""Read before the tests' own environment hides it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    no_data = pytest.mark.skip(reason="needs CIFAR-10: set NAB_DATA to the folder that holds cifar10/")
+    no_gpu = pytest.mark.skip(reason="needs a CUDA device")
+    for item in items:
+        if item.get_closest_marker("cifar10") and not CIFAR10_ROOT:
+            item.add_marker(no_data)
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(no_gpu)
+
+
+@pytest.fixture
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty cache folder, beside ``tmp_path``."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's cache or data."""
+    monkeypatch.setenv("NAB_CACHE", str(cache_folder))
+    monkeypatch.delenv("NAB_DATA", raising=False)
+
+
+@pytest.fixture
+def spare_environment(cache_folder: Path) -> dict[str, str]:
+    """For subprocesses: the tests' own cache, and no interference from the caller's terminal."""
+    hidden = ("NAB_DATA", "FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS")
+    kept = {name: value for name, value in os.environ.items() if name not in hidden}
+    return kept | {"NAB_CACHE": str(cache_folder)}
+
+
+@pytest.fixture
+def noise() -> Dataset:
+    """64 noise images of 8 x 8, four classes."""
+    return random_dataset()
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[Dataset, Dataset]:
+    """Train and test part of the embedded digits."""
+    return load("digits")
+
+
+@pytest.fixture(scope="session")
+def few_digits(digits: tuple[Dataset, Dataset]) -> Dataset:
+    """About 140 digits, class-balanced."""
+    train = digits[0]
+    return train.subset(stratified_index(train.labels, 0.1, 0, "tests"))
+
+
+@pytest.fixture(scope="session")
+def poisoned_digits(few_digits: Dataset) -> Poisoned:
+    """A fifth of the few digits with the BadNets trigger and the label 0."""
+    return poison(few_digits, BadNets(), rate=0.2, target=0, seed=0)
+
+
+@pytest.fixture
+def tiny_context(digits: tuple[Dataset, Dataset], poisoned_digits: Poisoned) -> Callable[..., Context]:
+    """Makes contexts that train in a second; with verified data and the truth unless told otherwise."""
+    test = digits[1]
+    verified = test.subset(stratified_index(test.labels, 0.15, 0, "tests"))
+
+    def make(**changes: Any) -> Context:
+        given: dict[str, Any] = {"verified": verified, "truth": poisoned_digits.truth, "seed": 3} | changes
+        return Context(recipe=TINY, model="resnet9", width=4, **given)
+
+    return make
+
+
+@pytest.fixture
+def fake_training(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """`Context.train` hands back a network given by the test; what it was called with is kept in ``calls``."""
+    spy = SimpleNamespace(calls=[], answer=lambda images: torch.zeros(len(images), 4))
+
+    def fake(dataset: Dataset, recipe: Recipe, **options: Any) -> Trained:
+        spy.calls.append(SimpleNamespace(dataset=dataset, recipe=recipe, **options))
+        runtime = Runtime(torch.device("cpu"), torch.float32, channels_last=False)
+        return Trained(Predictor(FixedLogits(spy.answer), recipe, runtime), [], 1.0)
+
+    monkeypatch.setattr("nab.training.context.train", fake)
+    return spy

@@ -1,0 +1,91 @@
+"""What several test files build their cases from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from nab.data import Dataset, GroundTruth
+from nab.experiments import RunConfig, RunResult
+from nab.training import Recipe
+
+TINY = Recipe(epochs=2, batch_size=32, lr=0.05, crop_padding=1, precision="float32")
+"""A recipe that takes a second on the tiny datasets below."""
+
+EASY = Recipe(epochs=10, batch_size=16, lr=0.05, precision="float32").without_augmentation()
+"""Enough to learn `quadrants`."""
+
+
+def random_dataset(count: int = 64, size: int = 8, channels: int = 3, classes: int = 4, seed: int = 0) -> Dataset:
+    """Noise images; the labels go round, so every class has its share."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8, generator=generator)
+    return Dataset(images, torch.arange(count) % classes, tuple("abcdefghij"[:classes]), "noise")
+
+
+def quadrants(count: int = 64) -> Dataset:
+    """Four classes that are easy to tell apart: noise, and one bright quarter of the image."""
+    dataset = random_dataset(count)
+    images = dataset.images // 4
+    for label, (rows, columns) in enumerate([(0, 0), (0, 4), (4, 0), (4, 4)]):
+        images[label::4, :, rows : rows + 4, columns : columns + 4] += 180
+    return dataset.replace(images=images)
+
+
+class FixedLogits(torch.nn.Module):
+    """A network whose answer is known by hand: logits are a function of the images' upper left pixel."""
+
+    def __init__(self, answer: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.answer(images)
+
+
+def truth_of(labels: list[int], poisoned: list[int]) -> GroundTruth:
+    """The truth about a few hand-written samples; ``poisoned`` are positions."""
+    is_poisoned = torch.zeros(len(labels), dtype=torch.bool)
+    is_poisoned[poisoned] = True
+    return GroundTruth(torch.tensor(labels), is_poisoned)
+
+
+def small(cls: type[Any]) -> Any:
+    """A method with its defaults, except that it trains for two epochs if it trains."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    return cls(epochs=2) if "epochs" in names else cls()
+
+
+def alternatives(value: Any) -> list[Any]:
+    """Other values for a hyper-parameter, by its type; none for names, which are validated instead."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [value + 1, value * 2, value // 2]
+    if isinstance(value, float):
+        return [value * 0.5, value * 5, value + 0.25]
+    if isinstance(value, tuple):
+        return [(1,), (*value, 1)]
+    return []
+
+
+def result_of(config: RunConfig, profile: str = "smoke", **metrics: float) -> RunResult:
+    """A finished run that was never run."""
+    return RunResult(
+        hash=config.hash,
+        profile=profile,
+        config=config,
+        metrics={"clean_accuracy": 90.0, "attack_success_rate": 10.0, "robust_accuracy": 80.0} | metrics,
+        curve=[{"epoch": 1, "loss": 0.5, "lr": 0.1}],
+        data={"name": config.dataset, "train_images": 10, "provenance": "no published fingerprint"},
+        seconds={"training": 1.0, "total": 2.0},
+        images_per_second=10.0,
+        peak_memory_mb={"host": 100.0},
+        device={"name": "a processor", "threads": 1, "precision": "float32"},
+        versions={"torch": "2"},
+        commit=None,
+        finished="2026-01-01T00:00:00+00:00",
+    )

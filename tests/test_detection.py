@@ -1,0 +1,277 @@
+"""Detectors: the rule that turns scores into suspects, the conformance table, LGA and the oracle."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from helpers import alternatives, random_dataset, small, truth_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nab import detection as package
+from nab.detection import DETECTORS, LGA, OracleDetector, select_suspects
+from nab.detection.lga import GradientAscentHook
+from nab.errors import ConfigError, NabError
+from nab.evaluation import auroc
+from nab.training import Context, Recipe
+
+every_detector = pytest.mark.parametrize("name", sorted(DETECTORS))
+
+
+# The rule.
+
+
+def test_the_highest_scores_are_suspects():
+    scores = torch.tensor([0.1, 0.9, 0.5, 0.7, 0.2])
+    assert select_suspects(scores, 0.4).tolist() == [False, True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("rate", "count", "expected"),
+    [(0.05, 50_000, 2_500), (0.29, 100, 29), (0.05, 39, 1), (0.05, 1438, 71), (0.999, 10, 9), (0.07, 100, 7)],
+)
+def test_the_number_of_suspects_is_the_floor_of_rate_times_count(rate, count, expected):
+    """0.29 * 100 is 28.999999999999996 in floating point, and is 29."""
+    assert int(select_suspects(torch.randn(count), rate).sum()) == expected
+
+
+def test_ties_go_to_the_sample_that_stands_first():
+    assert select_suspects(torch.ones(6), 0.5).tolist() == [True, True, True, False, False, False]
+    scores = torch.tensor([1.0, 2.0, 1.0, 2.0, 1.0])
+    assert select_suspects(scores, 0.6).tolist() == [True, True, False, True, False]
+
+
+@given(scores=st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=60), rate=st.floats(0.01, 0.99))
+def test_no_sample_that_is_left_out_is_more_suspicious_than_a_suspect(scores, rate):
+    tensor = torch.tensor(scores)
+    count = int(rate * len(scores) + 1e-9)
+    if count == 0:
+        with pytest.raises(ConfigError):
+            select_suspects(tensor, rate)
+        return
+    is_suspect = select_suspects(tensor, rate)
+    assert is_suspect.dtype == torch.bool
+    assert is_suspect.sum() == count
+    assert tensor[is_suspect].min() >= tensor[~is_suspect].max()
+    last = int(is_suspect.nonzero()[tensor[is_suspect].argsort(stable=True)[0]])
+    equals = (tensor == tensor[last]).nonzero().squeeze(1).tolist()
+    flags = is_suspect[equals].tolist()
+    assert flags == sorted(flags, reverse=True), "ties by index"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_score_that_is_no_number_names_its_sample(bad):
+    with pytest.raises(NabError, match=r"finite suspicion scores.*sample 2.*diverged"):
+        select_suspects(torch.tensor([0.0, 1.0, bad, bad]), 0.5)
+
+
+def test_a_rate_that_names_nobody_is_refused():
+    with pytest.raises(ConfigError, match=r"at least one of 10 samples, got 0\.05"):
+        select_suspects(torch.randn(10), 0.05)
+
+
+@pytest.mark.parametrize("rate", [0, 1, 1.5])
+def test_a_rate_outside_0_to_1_is_refused(rate):
+    with pytest.raises(ConfigError, match=rf"detection_rate in \(0, 1\), got {rate}"):
+        select_suspects(torch.randn(10), rate)
+
+
+# The conformance table.
+
+
+@every_detector
+def test_every_sample_gets_a_finite_score_the_same_one_twice(name, poisoned_digits, tiny_context):
+    dataset = poisoned_digits.dataset
+    images, labels = dataset.images.clone(), dataset.labels.clone()
+    one, other = (small(DETECTORS[name]).score(dataset, tiny_context()) for _ in range(2))
+    assert one.shape == (len(dataset),)
+    assert one.dtype == torch.float32
+    assert one.device.type == "cpu"
+    assert one.isfinite().all()
+    assert torch.equal(one, other)
+    assert one.unique().numel() > 1
+    assert torch.equal(dataset.images, images)
+    assert torch.equal(dataset.labels, labels), "the dataset was changed"
+
+
+@every_detector
+def test_only_an_oracle_needs_the_truth_and_nobody_else_reads_it(name, poisoned_digits, tiny_context):
+    detector = small(DETECTORS[name])
+    if detector.is_oracle:
+        with pytest.raises(ConfigError, match=f"detector '{name}' needs the ground truth"):
+            detector.score(poisoned_digits.dataset, tiny_context(truth=None))
+    else:
+        blind = detector.score(poisoned_digits.dataset, tiny_context(truth=None))
+        assert torch.equal(blind, detector.score(poisoned_digits.dataset, tiny_context()))
+
+
+@every_detector
+def test_another_seed_gives_other_scores(name, poisoned_digits, tiny_context):
+    detector = small(DETECTORS[name])
+    one, other = (detector.score(poisoned_digits.dataset, tiny_context(seed=seed)) for seed in (0, 1))
+    assert not torch.equal(one, other)
+
+
+@every_detector
+def test_a_detector_is_a_frozen_value_that_describes_itself(name):
+    detector = DETECTORS[name]()
+    assert hash(detector) == hash(DETECTORS[name]())
+    assert eval(repr(detector), vars(package)) == detector
+    for field in dataclasses.fields(detector):
+        assert field.name in repr(detector)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(detector, field.name, None)
+    assert detector.summary
+    assert detector.source
+
+
+@every_detector
+def test_every_hyper_parameter_changes_the_scores_or_is_checked(name, poisoned_digits, tiny_context):
+    base = small(DETECTORS[name])
+    plain = base.score(poisoned_digits.dataset, tiny_context())
+    for field in dataclasses.fields(base):
+        values = alternatives(getattr(base, field.name))
+        changed = False
+        for value in values:
+            try:
+                detector = dataclasses.replace(base, **{field.name: value})
+                scores = detector.score(poisoned_digits.dataset, tiny_context())
+            except NabError:
+                continue
+            changed = not torch.equal(scores, plain)
+            if changed:
+                break
+        if not values:
+            with pytest.raises(NabError):
+                dataclasses.replace(base, **{field.name: "no such thing"})
+            changed = True
+        assert changed, f"{field.name} does nothing"
+
+
+# LGA.
+
+
+@pytest.mark.parametrize("level", [0.1, 0.4, 0.6, 3.0])
+def test_the_gradient_is_turned_round_below_gamma(level):
+    """|L - g| + g has the gradient sign(L - g) dL of ABL's other form."""
+    raw = torch.tensor([0.5, 1.0, 1.5], requires_grad=True)
+    losses = raw**2 * level
+    mean = losses.mean()
+    (expected,) = torch.autograd.grad(torch.sign(mean.detach() - 0.5) * mean, raw, retain_graph=True)
+    hook = GradientAscentHook(gamma=0.5, count=3, epochs=1, device=torch.device("cpu"))
+    hook.begin_epoch(0)
+    flooded = hook.loss(losses, torch.arange(3))
+    (found,) = torch.autograd.grad(flooded, raw)
+    torch.testing.assert_close(found, expected)
+    assert float(flooded.detach()) >= 0.5
+
+
+def test_the_hook_keeps_every_samples_loss_of_every_epoch_in_its_place():
+    """Two epochs of four samples in batches of two, in shuffled order."""
+    hook = GradientAscentHook(gamma=0.5, count=4, epochs=2, device=torch.device("cpu"))
+    epochs = [[([0.3, 0.1], [3, 1]), ([0.0, 0.2], [0, 2])], [([1.2, 1.3], [2, 3]), ([1.0, 1.1], [0, 1])]]
+    for epoch, batches in enumerate(epochs):
+        hook.begin_epoch(epoch)
+        for losses, index in batches:
+            hook.loss(torch.tensor(losses, requires_grad=True), torch.tensor(index))
+    torch.testing.assert_close(hook.history(), torch.tensor([[0.0, 0.1, 0.2, 0.3], [1.0, 1.1, 1.2, 1.3]]))
+
+
+def test_a_sample_that_an_epoch_left_out_keeps_a_gap_in_that_epoch():
+    hook = GradientAscentHook(gamma=0.5, count=3, epochs=2, device=torch.device("cpu"))
+    for epoch, index in enumerate(([2, 0], [1, 2])):
+        hook.begin_epoch(epoch)
+        hook.loss(torch.tensor([0.5, 0.7], requires_grad=True), torch.tensor(index))
+    assert hook.history().isnan().tolist() == [[False, True, False], [True, False, False]]
+
+
+def test_lga_scores_are_minus_the_cross_entropy_of_each_sample(fake_training):
+    """Logits by hand: the network is sure of class 0 on bright images, and knows nothing of dark ones."""
+    images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    images[[1, 2]] = 255
+    dataset = random_dataset(4).replace(images=images, labels=torch.tensor([0, 0, 1, 1]))
+    fake_training.answer = lambda x: torch.stack([(x[:, 0, 0, 0] > 0) * 10.0, *[torch.zeros(len(x))] * 3], 1)
+    scores = LGA().score(dataset, Context())
+    sure = float(torch.log(torch.exp(torch.tensor(10.0)) + 3))
+    torch.testing.assert_close(scores, torch.tensor([-1.386294, 10 - sure, -sure, -1.386294]))
+    assert select_suspects(scores, 0.25).tolist() == [False, True, False, False]
+
+
+def test_lga_trains_as_the_authors_do(fake_training, noise):
+    """20 epochs, batches of 64, SGD 0.1 / 0.9 / 1e-4 without Nesterov, no augmentation, cosine 80 epochs too long."""
+    base = Recipe(nesterov=True, label_smoothing=0.1, weight_decay=0.5, schedule="one-cycle", mean=(0.1, 0.2, 0.3))
+    LGA().score(noise, Context(recipe=base))
+    (call,) = fake_training.calls
+    recipe = call.recipe
+    assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.momentum, recipe.weight_decay) == (
+        20,
+        64,
+        0.1,
+        0.9,
+        1e-4,
+    )
+    assert (recipe.nesterov, recipe.label_smoothing, recipe.schedule) == (False, 0.0, "cosine")
+    assert (recipe.crop_padding, recipe.flip, recipe.cutout) == (0, False, 0)
+    assert recipe.mean == (0.1, 0.2, 0.3), "normalised as the final network"
+    assert recipe.learning_rate(19 * 10, 10) > 0.092 * 0.99
+    assert call.dataset is noise
+
+
+def test_lga_finds_planted_samples(few_digits):
+    """Images that all look alike and share a label are learned first: their loss is the least."""
+    planted = torch.zeros(len(few_digits), dtype=torch.bool)
+    planted[::8] = True
+    images, labels = few_digits.images.clone(), few_digits.labels.clone()
+    images[planted] = 255
+    labels[planted] = 0
+    dataset = few_digits.replace(images=images, labels=labels)
+    scores = LGA(epochs=6, batch_size=16, lr=0.05).score(dataset, Context(model="resnet9", width=4, recipe=Recipe()))
+    assert auroc(scores, planted) > 90
+    is_suspect = select_suspects(scores, 0.1)
+    assert planted[is_suspect].float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"epochs": 0}, "epochs.*got 0"),
+        ({"gamma": 0}, "gamma.*got 0"),
+        ({"lr": -1}, "lr.*got -1"),
+        ({"batch_size": 1}, "batch_size"),
+    ],
+)
+def test_lga_refuses_what_it_cannot_train_with(wrong, told):
+    with pytest.raises(ConfigError, match=told):
+        LGA(**wrong)
+
+
+# The oracle.
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 0.25, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.1])
+def test_the_oracles_dial_is_exact_for_every_detection_rate(accuracy, rate):
+    truth = truth_of([0] * 2000, list(range(5, 405, 2)))
+    dataset = random_dataset(2000, size=8)
+    scores = OracleDetector(accuracy).score(dataset, Context(truth=truth))
+    is_suspect = select_suspects(scores, rate)
+    count = int(is_suspect.sum())
+    assert int(truth.is_poisoned[is_suspect].sum()) == int(accuracy * count + 0.5)
+
+
+def test_the_oracles_scores_are_a_ranking_without_ties():
+    scores = OracleDetector(0.5).score(random_dataset(50), Context(truth=truth_of([0] * 50, list(range(10)))))
+    assert scores.sort().values.tolist() == list(range(1, 51))
+
+
+def test_a_perfect_oracle_has_an_auroc_of_100():
+    truth = truth_of([0] * 50, list(range(10)))
+    assert auroc(OracleDetector().score(random_dataset(50), Context(truth=truth)), truth.is_poisoned) == 100
+
+
+@pytest.mark.parametrize("accuracy", [-0.1, 1.1])
+def test_an_oracle_cannot_be_right_more_than_always(accuracy):
+    with pytest.raises(ConfigError, match=rf"accuracy in \[0, 1\], got {accuracy}"):
+        OracleDetector(accuracy)

@@ -1,0 +1,85 @@
+"""The stamp writes what it should, where it should, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nab.errors import ConfigError
+from nab.stamp import CORNERS, Stamp
+from nab.training import Recipe
+
+
+def test_the_papers_stamp_writes_exactly_12_numbers_of_an_image():
+    image = torch.ones(1, 3, 32, 32)
+    stamped = Stamp().apply(image)
+    assert (stamped != image).sum() == 12
+    assert torch.equal(stamped[0, :, :2, :2], torch.zeros(3, 2, 2))
+
+
+def test_the_papers_stamp_is_the_imagenet_mean_colour():
+    """Value 0 after normalisation is RGB (123.7, 116.3, 103.5), a grey and not black."""
+    recipe = Recipe()
+    grey = torch.tensor([123.675, 116.28, 103.53])
+    normalised = (grey / 255 - torch.tensor(recipe.mean)) / torch.tensor(recipe.std)
+    torch.testing.assert_close(normalised, torch.zeros(3), atol=1e-6, rtol=0)
+    black = recipe.normalise(torch.zeros(1, 3, 1, 1, dtype=torch.uint8)).flatten()
+    torch.testing.assert_close(black, torch.tensor([-2.118, -2.036, -1.804]), atol=1e-3, rtol=0)
+    white = recipe.normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
+    torch.testing.assert_close(white, torch.tensor([2.249, 2.429, 2.640]), atol=1e-3, rtol=0)
+
+
+def test_the_stamp_does_not_touch_the_badnets_trigger():
+    stamped = Stamp().apply(torch.ones(1, 3, 32, 32))
+    assert torch.equal(stamped[:, :, 26:29, 26:29], torch.ones(1, 3, 3, 3))
+
+
+@given(
+    size=st.integers(1, 4),
+    corner=st.sampled_from(CORNERS),
+    value=st.floats(-3, 3, width=32),
+    height=st.integers(8, 12),
+    width=st.integers(8, 12),
+    channels=st.sampled_from([1, 3]),
+    where=st.lists(st.booleans(), min_size=3, max_size=3),
+)
+def test_only_the_square_of_the_chosen_images_changes(size, corner, value, height, width, channels, where):
+    images = torch.full((3, channels, height, width), 7.0)
+    before = images.clone()
+    stamped = Stamp(size, corner, value).apply(images, torch.tensor(where))
+    assert torch.equal(images, before), "the argument was changed"
+    vertical, horizontal = corner.split("-")
+    for number, is_chosen in enumerate(where):
+        for row in range(height):
+            for column in range(width):
+                in_rows = row < size if vertical == "upper" else row >= height - size
+                in_columns = column < size if horizontal == "left" else column >= width - size
+                expected = value if is_chosen and in_rows and in_columns else 7.0
+                assert (stamped[number, :, row, column] == expected).all()
+
+
+def test_no_mask_means_all_images():
+    images = torch.randn(5, 3, 8, 8)
+    assert torch.equal(Stamp(3).apply(images), Stamp(3).apply(images, torch.ones(5, dtype=torch.bool)))
+
+
+def test_a_stamp_larger_than_half_an_image_is_refused():
+    with pytest.raises(ConfigError, match=r"at most half the image \(4 pixels\), got 5"):
+        Stamp(5).apply(torch.zeros(1, 3, 8, 10))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"size": 0}, "stamp size.*got 0"),
+        ({"size": 2.0}, "stamp size.*got 2.0"),
+        ({"corner": "middle"}, "upper-left.*got 'middle'"),
+        ({"value": float("nan")}, "finite number, got nan"),
+        ({"value": "grey"}, "finite number, got 'grey'"),
+    ],
+)
+def test_a_stamp_that_cannot_be_is_refused(wrong, told):
+    with pytest.raises(ConfigError, match=told):
+        Stamp(**wrong)
