@@ -51,6 +51,12 @@ def spare_environment(cache_folder: Path) -> dict[str, str]:
     return kept | {"NAB_CACHE": str(cache_folder)}
 
 
+@pytest.fixture(scope="session")
+def smoke_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder in which the runs of the `smoke` profile are made once, for the pipeline's tests and the book's."""
+    return tmp_path_factory.mktemp("smoke-results")
+
+
 @pytest.fixture
 def noise() -> Dataset:
     """64 noise images of 8 x 8, four classes."""

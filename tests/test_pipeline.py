@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,18 +20,13 @@ QUICK_NAB = QUICK | {"defense": "nab", "detector.epochs": 2, "labeler.epochs": 2
 
 
 @pytest.fixture(scope="session")
-def smoke_folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("smoke-results")
+def undefended(smoke_results) -> RunResult:
+    return run(load_profile("smoke").config(defense="none"), profile="smoke", results=smoke_results, device="cpu")
 
 
 @pytest.fixture(scope="session")
-def undefended(smoke_folder) -> RunResult:
-    return run(load_profile("smoke").config(defense="none"), profile="smoke", results=smoke_folder, device="cpu")
-
-
-@pytest.fixture(scope="session")
-def defended(smoke_folder) -> RunResult:
-    return run(load_profile("smoke").config(defense="nab"), profile="smoke", results=smoke_folder, device="cpu")
+def defended(smoke_results) -> RunResult:
+    return run(load_profile("smoke").config(defense="nab"), profile="smoke", results=smoke_results, device="cpu")
 
 
 @pytest.fixture
@@ -101,22 +95,22 @@ def test_a_result_tells_the_whole_story(undefended, defended):
     assert undefended.config.detector is None
 
 
-def test_results_are_files_named_by_their_hash(smoke_folder, undefended, defended):
+def test_results_are_files_named_by_their_hash(smoke_results, undefended, defended):
     for result in (undefended, defended):
-        path = ResultStore(smoke_folder, "smoke").path(result.config)
+        path = ResultStore(smoke_results, "smoke").path(result.config)
         assert result.hash in path.name
         assert json.loads(path.read_text())["metrics"] == result.model_dump(mode="json")["metrics"]
-    assert {found.hash for found in read_results(smoke_folder)} >= {undefended.hash, defended.hash}
+    assert {found.hash for found in read_results(smoke_results)} >= {undefended.hash, defended.hash}
 
 
-def test_a_finished_run_is_read_back_and_nothing_is_trained(smoke_folder, defended, forbid_training):
-    again = run(defended.config, profile="smoke", results=smoke_folder, device="cpu")
+def test_a_finished_run_is_read_back_and_nothing_is_trained(smoke_results, defended, forbid_training):
+    again = run(defended.config, profile="smoke", results=smoke_results, device="cpu")
     assert again.model_dump(mode="json") == defended.model_dump(mode="json")
 
 
-def test_force_trains_again(smoke_folder, defended, forbid_training):
+def test_force_trains_again(smoke_results, defended, forbid_training):
     with pytest.raises(AssertionError, match="something was trained"):
-        run(defended.config, profile="smoke", results=smoke_folder, device="cpu", force=True)
+        run(defended.config, profile="smoke", results=smoke_results, device="cpu", force=True)
 
 
 # Quick runs, whose numbers mean nothing.

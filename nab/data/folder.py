@@ -47,7 +47,8 @@ def load_folder(data_root: Path | None = None) -> tuple[Dataset, Dataset]:
     is_test = torch.zeros(len(whole), dtype=torch.bool)
     if int(whole.labels.bincount().min()) < 3:
         raise DataError(
-            f"{data_root}: expected at least three images of every class to split them; add some, or make train/ and test/"
+            f"{data_root}: expected at least three images of every class to split them; "
+            "add some, or make train/ and test/"
         )
     is_test[stratified_index(whole.labels, TEST_SHARE, 0, "folder split")] = True
     return whole.subset(~is_test), whole.subset(is_test)

@@ -9,15 +9,15 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from nab.attacks import ATTACKS, Attack
+from nab.attacks import ATTACKS, Attack, make_attack
 from nab.attacks.base import SELECTIONS
 from nab.checks import check_choice
 from nab.data import SOURCES
 from nab.defenses import DEFENSES, NAB, Defense
-from nab.detection import DETECTORS, Detector
+from nab.detection import DETECTORS, Detector, make_detector
 from nab.errors import ConfigError
 from nab.models import MODELS
-from nab.pseudolabels import LABELERS, Labeler
+from nab.pseudolabels import LABELERS, Labeler, make_labeler
 from nab.registry import build, first_problem, lookup
 from nab.training import Recipe
 
@@ -117,7 +117,7 @@ class RunConfig(BaseModel):
 
     def make_attack(self) -> Attack:
         """The attack, ready to use."""
-        return build("attack", self.attack.name, ATTACKS, self.attack.params)
+        return make_attack(self.attack.name, self.attack.params)
 
     def make_detector(self) -> Detector:
         """The detector, ready to use.
@@ -129,7 +129,7 @@ class RunConfig(BaseModel):
             raise ConfigError(
                 f"defense {self.defense.name!r} needs a detector: name one of {', '.join(sorted(DETECTORS))}"
             )
-        return build("detector", self.detector.name, DETECTORS, self.detector.params)
+        return make_detector(self.detector.name, self.detector.params)
 
     def make_labeler(self) -> Labeler:
         """The labeler, ready to use.
@@ -141,7 +141,7 @@ class RunConfig(BaseModel):
             raise ConfigError(
                 f"defense {self.defense.name!r} needs a labeler: name one of {', '.join(sorted(LABELERS))}"
             )
-        return build("labeler", self.labeler.name, LABELERS, self.labeler.params)
+        return make_labeler(self.labeler.name, self.labeler.params)
 
     def make_defense(self) -> Defense:
         """The defence, with its detector and labeler where it takes them, ready to use."""
