@@ -53,7 +53,7 @@ def spare_environment(cache_folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def smoke_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A results folder in which the runs of the `smoke` profile are made once, for the pipeline's tests and the book's."""
+    """Where the runs of the `smoke` profile are made once, for the pipeline's tests and the book's."""
     return tmp_path_factory.mktemp("smoke-results")
 
 
