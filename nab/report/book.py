@@ -17,6 +17,7 @@ from nab.experiments import load_profile
 from nab.paths import RESULTS
 from nab.paths import data_root as _data_root
 from nab.progress import track
+from nab.report.sweep import FOLDER as SWEEP
 
 NOTEBOOKS = Path("notebooks")
 BOOK = Path("book")
@@ -46,8 +47,9 @@ def digest_of(paths: list[Path]) -> str:
 
 
 def results_digest(results: Path) -> str:
-    """What the kept notebooks were made from: the results of the profiles that are kept in the checkout."""
-    return digest_of([path for name in ("laptop", "paper") for path in (results / name).glob("*.json")])
+    """What the kept notebooks were made from: the results that are kept in the checkout, and the sweep."""
+    kept = [path for name in ("laptop", "paper") for path in (results / name).glob("*.json")]
+    return digest_of(kept + list(SWEEP.glob("*.json")))
 
 
 def execute(
