@@ -129,13 +129,26 @@ def _tidy(source: Path, target: Path, profile: str, results: Path) -> None:
             },
         }
     )
+    notebook.cells = _merge_parameters(notebook.cells)
     for position, cell in enumerate(notebook.cells):
         tags = cell.metadata.get("tags", [])
-        if {"parameters", "injected-parameters"} & set(tags):
-            tags.append("hide-input")
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
         cell.id = f"cell-{position}"
     nbformat.write(notebook, target)
+
+
+def _merge_parameters(cells: list[Any]) -> list[Any]:
+    """The parameters and those that papermill set, in one cell that a reader can open."""
+    kept: list[Any] = []
+    for cell in cells:
+        tags = cell.metadata.get("tags", [])
+        if "injected-parameters" in tags:
+            kept[-1].source += "\n\n" + cell.source.replace("# Parameters", "# set for this page")
+            continue
+        if "parameters" in tags:
+            tags.append("hide-input")
+        kept.append(cell)
+    return kept
 
 
 def build_html(folder: Path) -> Path:

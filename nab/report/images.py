@@ -87,7 +87,8 @@ def predictions(
         for ax, image, answer, right in zip(axes, images, answers, truth, strict=True):
             draw(ax, image)
             colour = CLEAN if answer == right else POISONED if answer == undefended.config.target else NEUTRAL
-            ax.set_title(test.classes[answer], color=colour, fontsize=10, fontweight="bold", pad=3)
+            name = test.classes[answer] + (f" ({test.classes[right]})" if colour == NEUTRAL else "")
+            ax.set_title(name, color=colour, fontsize=9, fontweight="bold", pad=3)
     figure.tight_layout(h_pad=0.3, w_pad=0.5)
     return figure
 

@@ -176,7 +176,8 @@ def detection_table(runs: Iterable[RunResult]) -> pd.DataFrame:
         "pseudo_label_accuracy",
         "pseudo_label_accuracy_all",
     )
-    ours = summarise(table, ("attack", "detector", "labeler"), metrics).assign(source="ours")
+    ours = summarise(table, ("attack", "detector", "labeler"), metrics)
+    ours.insert(0, "source", "ours")
     both = pd.concat([ours.astype(object), reference_rows().astype(object)], ignore_index=True)
     return both.fillna("")
 
@@ -192,13 +193,13 @@ def reference_rows() -> pd.DataFrame:
     known = reference()
     rows = [
         {
+            "source": "authors",
             "attack": entry["attack"],
             "detector": known["detector"],
             "labeler": labeler,
             TITLES["detection_accuracy"]: f"{entry['detection_accuracy']:.1f}",
             TITLES["pseudo_label_accuracy"]: f"{accuracy:.1f}",
             TITLES["pseudo_label_accuracy_all"]: f"{entry['pseudo_label_accuracy_on_all'][labeler]:.1f}",
-            "source": "authors",
         }
         for entry in known["entries"]
         for labeler, accuracy in entry["pseudo_label_accuracy_on_suspects"].items()
