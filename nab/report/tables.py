@@ -210,4 +210,4 @@ def reference_rows() -> pd.DataFrame:
 def show(table: pd.DataFrame) -> Any:
     """A table as a notebook displays it: no row numbers, and no columns in which nothing stands."""
     table = table.loc[:, [bool((table[column].astype(str) != "").any()) for column in table]]
-    return table.style.hide(axis="index").set_table_attributes('class="table nab-table"')
+    return table.style.hide(axis="index").set_table_attributes('class="dataframe table nab-table"')
