@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -125,11 +126,8 @@ class RunConfig(BaseModel):
         Raises:
             ConfigError: the config names none.
         """
-        if self.detector is None:
-            raise ConfigError(
-                f"defense {self.defense.name!r} needs a detector: name one of {', '.join(sorted(DETECTORS))}"
-            )
-        return make_detector(self.detector.name, self.detector.params)
+        detector = self._needed("detector", self.detector, DETECTORS)
+        return make_detector(detector.name, detector.params)
 
     def make_labeler(self) -> Labeler:
         """The labeler, ready to use.
@@ -137,11 +135,16 @@ class RunConfig(BaseModel):
         Raises:
             ConfigError: the config names none.
         """
-        if self.labeler is None:
+        labeler = self._needed("labeler", self.labeler, LABELERS)
+        return make_labeler(labeler.name, labeler.params)
+
+    def _needed(self, kind: str, method: Method | None, registry: Iterable[str]) -> Method:
+        """The method, or the error that says that the defence cannot do without one."""
+        if method is None:
             raise ConfigError(
-                f"defense {self.defense.name!r} needs a labeler: name one of {', '.join(sorted(LABELERS))}"
+                f"defense {self.defense.name!r} needs a {kind}: name one of {', '.join(sorted(registry))}"
             )
-        return make_labeler(self.labeler.name, self.labeler.params)
+        return method
 
     def make_defense(self) -> Defense:
         """The defence, with its detector and labeler where it takes them, ready to use."""
