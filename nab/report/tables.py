@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -210,4 +211,6 @@ def reference_rows() -> pd.DataFrame:
 def show(table: pd.DataFrame) -> Any:
     """A table as a notebook displays it: no row numbers, and no columns in which nothing stands."""
     table = table.loc[:, [bool((table[column].astype(str) != "").any()) for column in table]]
-    return table.style.hide(axis="index").set_table_attributes('class="dataframe table nab-table"')
+    # Its own id is random; one that follows from the content leaves a notebook that is built again as it was.
+    uuid = hashlib.blake2b(table.to_csv().encode(), digest_size=4).hexdigest()
+    return table.style.set_uuid(uuid).hide(axis="index").set_table_attributes('class="dataframe table nab-table"')
