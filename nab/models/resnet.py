@@ -28,7 +28,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.conv1(x), inplace=True)
-        return F.relu(self.conv2(out) + self.shortcut(x), inplace=True)
+        return F.relu(self.conv2(out).add_(self.shortcut(x)), inplace=True)
 
 
 class Bottleneck(nn.Module):
@@ -48,7 +48,7 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.conv1(x), inplace=True)
         out = F.relu(self.conv2(out), inplace=True)
-        return F.relu(self.conv3(out) + self.shortcut(x), inplace=True)
+        return F.relu(self.conv3(out).add_(self.shortcut(x)), inplace=True)
 
 
 class ResNet(nn.Module):

@@ -23,13 +23,13 @@ class Batches:
 
     def __init__(self, images: Tensor, recipe: Recipe, device: torch.device, generator: torch.Generator) -> None:
         self._recipe = recipe
-        self._generator = generator
+        self.generator = generator
         self._count, _, self._height, self._width = images.shape
         padding = recipe.crop_padding
-        # One row per pixel: a crop is then a gather of rows, and a batch comes out in the channels-last layout.
-        padded = F.pad(images.to(device), (padding,) * 4).permute(0, 2, 3, 1).contiguous()
-        self._padded_height, self._padded_width = padded.shape[1:3]
-        self._pixels = padded.flatten(0, 2)
+        # One entry per pixel: a crop is then a gather, and a batch comes out in the channels-last layout.
+        padded = F.pad(images.to(device), (padding,) * 4).permute(0, 2, 3, 1)
+        self._padded_height, self._padded_width, self._channels = padded.shape[1:]
+        self._pixels = _packed(padded)
         self._rows = torch.arange(self._height, device=device)
         self._columns = torch.arange(self._width, device=device)
 
@@ -38,16 +38,19 @@ class Batches:
         full, rest = divmod(self._count, self._recipe.batch_size)
         return full + (rest > 1)
 
-    def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pairs of images (float32, B x C x H x W, normalised, channels-last) and positions (int64, B)."""
-        order = torch.randperm(self._count, generator=self._generator, device=self._pixels.device)
+    def epoch(self) -> Iterator[Tensor]:
+        """The positions (int64, B, on the device) of one shuffled epoch, batch by batch; see `augment`."""
+        order = torch.randperm(self._count, generator=self.generator, device=self._pixels.device)
         for position in range(len(self)):
             start = position * self._recipe.batch_size
-            index = order[start : start + self._recipe.batch_size]
-            yield self.augment(index), index
+            yield order[start : start + self._recipe.batch_size]
 
     def augment(self, index: Tensor) -> Tensor:
-        """The samples of ``index`` (int64, B), cropped, mirrored, normalised and with a hole cut."""
+        """The samples of ``index`` (int64, B), cropped, mirrored, normalised and with a hole cut.
+
+        Returns:
+            float32, B x C x H x W, channels-last.
+        """
         images = self._recipe.normalise(self._crop_and_flip(index).permute(0, 3, 1, 2))
         return self._cut_out(images) if self._recipe.cutout else images
 
@@ -56,28 +59,38 @@ class Batches:
         count, padding = len(index), self._recipe.crop_padding
         rows, columns = self._rows.expand(count, -1), self._columns.expand(count, -1)
         if self._recipe.flip:
-            mirrored = torch.rand(count, 1, generator=self._generator, device=index.device) < 0.5
+            mirrored = torch.rand(count, 1, generator=self.generator, device=index.device) < 0.5
             columns = torch.where(mirrored, self._width - 1 - columns, columns)
         if padding:
             offsets = self._integers(2 * padding + 1, (2, count, 1))
             rows, columns = rows + offsets[0], columns + offsets[1]
         first = index * (self._padded_height * self._padded_width)
         pixel = (first[:, None] + rows * self._padded_width)[:, :, None] + columns[:, None, :]
-        return self._pixels[pixel]
+        words = self._pixels.index_select(0, pixel.flatten())
+        return words.view(torch.uint8).view(count, self._height, self._width, -1)[..., : self._channels]
 
     def _cut_out(self, images: Tensor) -> Tensor:
         """Zeros, the mean colour, in a square around a random centre, clipped at the border (DeVries and Taylor,
         2017)."""
-        half = self._recipe.cutout // 2
-        count = len(images)
-        in_rows = self._near(self._rows, self._integers(self._height, (count, 1)), half)
-        in_columns = self._near(self._columns, self._integers(self._width, (count, 1)), half)
-        hole = (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
-        return images.masked_fill_(hole, 0.0)
-
-    @staticmethod
-    def _near(positions: Tensor, centres: Tensor, half: int) -> Tensor:
-        return (positions >= centres - half) & (positions < centres + half)
+        half, count = self._recipe.cutout // 2, len(images)
+        reach = torch.arange(-half, half, device=images.device)
+        # A position beyond the border is moved onto it, which lies in the hole as well.
+        rows = (self._integers(self._height, (count, 1)) + reach).clamp(0, self._height - 1)
+        columns = (self._integers(self._width, (count, 1)) + reach).clamp(0, self._width - 1)
+        first = torch.arange(count, device=images.device)[:, None, None] * self._height
+        hole = (first + rows[:, :, None]) * self._width + columns[:, None, :]
+        images.permute(0, 2, 3, 1).view(-1, self._channels).index_fill_(0, hole.flatten(), 0.0)
+        return images
 
     def _integers(self, below: int, shape: tuple[int, ...]) -> Tensor:
-        return torch.randint(below, shape, generator=self._generator, device=self._pixels.device)
+        return torch.randint(below, shape, generator=self.generator, device=self._pixels.device)
+
+
+def _packed(pixels: Tensor) -> Tensor:
+    """Pixels (uint8, N x H x W x C) in one row of N H W entries: bytes if grey; red, green, blue and a zero as int32.
+
+    A gather moves an int32 as fast as a byte, so this halves the time of a crop.
+    """
+    if pixels.shape[3] == 1:
+        return pixels.flatten()
+    return F.pad(pixels, (0, 1)).contiguous().view(torch.int32).flatten()

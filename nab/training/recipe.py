@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,13 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 """Per channel, of images in [0, 1]. The authors of NAB use them on CIFAR-10 too; the stamp's value 0 is this mean."""
 
 SCHEDULES = ("cosine", "constant", "steps", "one-cycle")
+SCHEDULE_FIELDS = {
+    "cosine": ("cosine_extra_epochs",),
+    "steps": ("milestones", "step_factor"),
+    "one-cycle": ("warmup",),
+}
+"""Fields that one schedule alone looks at."""
+
 PRECISIONS = ("auto", "bfloat16", "float32")
 
 
@@ -92,6 +100,14 @@ class Recipe:
         if min(self.std) <= 0:
             raise ConfigError(f"expected std above 0 in every channel, got {self.std}")
 
+    def effective(self) -> Recipe:
+        """The same recipe, with what its schedule does not look at as it is by default: equal if the training is."""
+        unused = {name for schedule, names in SCHEDULE_FIELDS.items() if schedule != self.schedule for name in names}
+        defaults: dict[str, Any] = {
+            field.name: field.default for field in dataclasses.fields(self) if field.name in unused
+        }
+        return dataclasses.replace(self, **defaults)
+
     def without_augmentation(self) -> Recipe:
         """The same recipe on the images as they are."""
         return dataclasses.replace(self, crop_padding=0, flip=False, cutout=0)
@@ -116,7 +132,7 @@ class Recipe:
             images: uint8, N x C x H x W.
         """
         mean, std = _statistics(self.mean, self.std, images.shape[1], images.device)
-        return images.float().mul(1 / (255 * std)).sub(mean / std)
+        return images.float().mul(1 / (255 * std)).sub_(mean / std)
 
     def denormalise(self, images: Tensor) -> Tensor:
         """The reverse, clamped and rounded: float, N x C x H x W to uint8."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 
 import torch
 from torch import Tensor, nn
@@ -43,16 +44,22 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
-    """Where and how a network computes."""
+    """Where and how a network computes; ``uses_graphs``: whether updates are recorded as CUDA graphs and replayed."""
 
     device: torch.device
     precision: torch.dtype
     channels_last: bool
+    uses_graphs: bool = False
 
     @classmethod
     def choose(cls, device: torch.device, precision: str, width: int) -> Runtime:
-        """The fastest safe setting for a network of ``width`` channels."""
-        return cls(device, resolve_precision(precision, device), device.type == "cuda" or width >= SAFE_CHANNELS)
+        """The fastest safe setting for a network of ``width`` channels.
+
+        CUDA graphs can be turned off by setting the environment variable ``NAB_CUDA_GRAPHS`` to 0.
+        """
+        is_cuda = device.type == "cuda"
+        uses_graphs = is_cuda and os.environ.get("NAB_CUDA_GRAPHS", "1") != "0"
+        return cls(device, resolve_precision(precision, device), is_cuda or width >= SAFE_CHANNELS, uses_graphs)
 
     @property
     def memory_format(self) -> torch.memory_format:
