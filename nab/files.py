@@ -6,6 +6,10 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -21,3 +25,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path | UPath, data: bytes) -> None:
+    """``data`` as the file ``path``, in a folder or at an address; no reader sees a part of it."""
+    if isinstance(path, Path):
+        write_atomically(path, lambda temporary: temporary.write_bytes(data))
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)  # object stores show an object when all of it is there

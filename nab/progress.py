@@ -13,6 +13,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 T = TypeVar("T")
 
 
+_is_silent = False
+
+
+def silence() -> None:
+    """No bars from this process, for workers that share a terminal."""
+    global _is_silent
+    _is_silent = True
+
+
 def _progress() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
@@ -22,7 +31,7 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
         console=Console(file=sys.stderr),
         transient=True,
-        disable=not sys.stderr.isatty(),
+        disable=_is_silent or not sys.stderr.isatty(),
     )
 
 

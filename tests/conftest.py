@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 import torch
 from helpers import TINY, FixedLogits, random_dataset
 
+from nab import cli
 from nab.attacks import BadNets, Poisoned, poison
 from nab.data import Dataset, load, stratified_index
 from nab.training import Context, Predictor, Recipe, Runtime, Trained
@@ -40,13 +42,14 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _own_folders(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache or data."""
     monkeypatch.setenv("NAB_CACHE", str(cache_folder))
-    monkeypatch.delenv("NAB_DATA", raising=False)
+    for name in ("NAB_DATA", "NAB_STAGES", "NAB_CACHE_LIMIT"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
 def spare_environment(cache_folder: Path) -> dict[str, str]:
     """For subprocesses: the tests' own cache, and no interference from the caller's terminal."""
-    hidden = ("NAB_DATA", "FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS")
+    hidden = ("NAB_DATA", "NAB_STAGES", "NAB_CACHE_LIMIT", "FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS")
     kept = {name: value for name, value in os.environ.items() if name not in hidden}
     return kept | {"NAB_CACHE": str(cache_folder)}
 
@@ -107,3 +110,18 @@ def fake_training(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     monkeypatch.setattr("nab.training.context.train", fake)
     return spy
+
+
+@pytest.fixture
+def nab(monkeypatch, capsys, tmp_path):
+    """Calls the command in this process, in an empty folder; hands back exit code, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nab", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return call

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +13,9 @@ import torch
 from nab.data import Dataset, GroundTruth
 from nab.experiments import RunConfig, RunResult
 from nab.training import Recipe
+
+NAB = str(Path(sys.executable).with_name("nab"))
+"""The command."""
 
 TINY = Recipe(epochs=2, batch_size=32, lr=0.05, crop_padding=1, precision="float32")
 """A recipe that takes a second on the tiny datasets below."""
@@ -61,15 +66,16 @@ def small(cls: type[Any]) -> Any:
 
 def alternatives(value: Any) -> list[Any]:
     """Other values for a hyper-parameter, by its type; none for names, which are validated instead."""
+    others: list[Any] = []
     if isinstance(value, bool):
-        return [not value]
-    if isinstance(value, int):
-        return [value + 1, value * 2, value // 2]
-    if isinstance(value, float):
-        return [value * 0.5, value * 5, value + 0.25]
-    if isinstance(value, tuple):
-        return [(1,), (*value, 1)]
-    return []
+        others = [not value]
+    elif isinstance(value, int):
+        others = [value + 1, value * 2, value // 2]
+    elif isinstance(value, float):
+        others = [value * 0.5, value * 5, value + 0.25]
+    elif isinstance(value, tuple):
+        others = [(1,), (*value, 1), tuple(type(part)(part / 2) for part in value)]
+    return [other for other in others if other != value]
 
 
 def result_of(config: RunConfig, profile: str = "smoke", **metrics: float) -> RunResult:
@@ -89,3 +95,16 @@ def result_of(config: RunConfig, profile: str = "smoke", **metrics: float) -> Ru
         commit=None,
         finished="2026-01-01T00:00:00+00:00",
     )
+
+
+def assert_one_line_error(answer: tuple[int, str, str], *parts: str) -> None:
+    """Exit code 2, nothing on standard output, one line on standard error that has all ``parts``."""
+    code, out, err = answer
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    assert "Traceback" not in err
+    for part in parts:
+        assert part in err

@@ -39,8 +39,8 @@ def test_a_defense_hands_back_a_predictor_and_a_curve(name, poisoned_digits, tin
         calls.append(predictor.stamp)
         return {"clean_accuracy": 1.0}
 
-    context = tiny_context()
-    defended = make(name).defend(dataset, context, monitor)
+    context = tiny_context(monitor=monitor)
+    defended = make(name).defend(dataset, context)
     predicted = defended.predictor.predict(dataset.images)
     assert predicted.shape == (len(dataset),)
     assert predicted.dtype == torch.int64
@@ -48,7 +48,7 @@ def test_a_defense_hands_back_a_predictor_and_a_curve(name, poisoned_digits, tin
     assert [row["epoch"] for row in defended.curve] == list(range(1, len(defended.curve) + 1))
     assert all(row["clean_accuracy"] == 1.0 for row in defended.curve)
     assert calls == [defended.predictor.stamp] * len(defended.curve), "watched through its own predictor"
-    assert context.seconds["training"] > 0
+    assert context.clock.seconds["training"] > 0
     assert torch.equal(dataset.images, images)
     assert torch.equal(dataset.labels, labels), "the dataset was changed"
     if DEFENSES[name].takes_suspects:
@@ -322,7 +322,8 @@ def test_a_real_detector_is_not_handed_the_truth_that_an_oracle_beside_it_needs(
 def test_the_monitor_watches_the_stamped_network(poisoned_digits, tiny_context):
     stamps = []
     defense = NAB(OracleDetector(), OracleLabeler(), stamp=Stamp(size=3))
-    defense.defend(poisoned_digits.dataset, tiny_context(), lambda predictor: stamps.append(predictor.stamp) or {})
+    context = tiny_context(monitor=lambda predictor: stamps.append(predictor.stamp) or {})
+    defense.defend(poisoned_digits.dataset, context)
     assert stamps == [Stamp(size=3)] * TINY.epochs
 
 

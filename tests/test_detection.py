@@ -160,9 +160,9 @@ def test_the_gradient_is_turned_round_below_gamma(level):
     losses = raw**2 * level
     mean = losses.mean()
     (expected,) = torch.autograd.grad(torch.sign(mean.detach() - 0.5) * mean, raw, retain_graph=True)
-    hook = GradientAscentHook(gamma=0.5, count=3, epochs=1, device=torch.device("cpu"))
+    hook = GradientAscentHook(gamma=0.5, count=3, device=torch.device("cpu"))
     hook.begin_epoch(0)
-    flooded = hook.loss(losses, torch.arange(3))
+    flooded = hook.loss(losses, torch.zeros(3, 4), torch.arange(3))
     (found,) = torch.autograd.grad(flooded, raw)
     torch.testing.assert_close(found, expected)
     assert float(flooded.detach()) >= 0.5
@@ -170,20 +170,20 @@ def test_the_gradient_is_turned_round_below_gamma(level):
 
 def test_the_hook_keeps_every_samples_loss_of_every_epoch_in_its_place():
     """Two epochs of four samples in batches of two, in shuffled order."""
-    hook = GradientAscentHook(gamma=0.5, count=4, epochs=2, device=torch.device("cpu"))
+    hook = GradientAscentHook(gamma=0.5, count=4, device=torch.device("cpu"))
     epochs = [[([0.3, 0.1], [3, 1]), ([0.0, 0.2], [0, 2])], [([1.2, 1.3], [2, 3]), ([1.0, 1.1], [0, 1])]]
     for epoch, batches in enumerate(epochs):
         hook.begin_epoch(epoch)
         for losses, index in batches:
-            hook.loss(torch.tensor(losses, requires_grad=True), torch.tensor(index))
+            hook.loss(torch.tensor(losses, requires_grad=True), torch.zeros(2, 4), torch.tensor(index))
     torch.testing.assert_close(hook.history(), torch.tensor([[0.0, 0.1, 0.2, 0.3], [1.0, 1.1, 1.2, 1.3]]))
 
 
 def test_a_sample_that_an_epoch_left_out_keeps_a_gap_in_that_epoch():
-    hook = GradientAscentHook(gamma=0.5, count=3, epochs=2, device=torch.device("cpu"))
+    hook = GradientAscentHook(gamma=0.5, count=3, device=torch.device("cpu"))
     for epoch, index in enumerate(([2, 0], [1, 2])):
         hook.begin_epoch(epoch)
-        hook.loss(torch.tensor([0.5, 0.7], requires_grad=True), torch.tensor(index))
+        hook.loss(torch.tensor([0.5, 0.7], requires_grad=True), torch.zeros(2, 4), torch.tensor(index))
     assert hook.history().isnan().tolist() == [[False, True, False], [True, False, False]]
 
 

@@ -189,7 +189,7 @@ def handed_over(monkeypatch) -> list:
     """What `run` hands to the defence; nothing is trained."""
     seen = []
 
-    def spy(self, dataset, context, monitor=None):
+    def spy(self, dataset, context):
         seen.append((dataset, context))
         raise StoppedError
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nab.digest import tensor_digest
 from nab.errors import ConfigError, DataError
 from nab.seeding import stream
 
@@ -73,6 +74,12 @@ class Dataset:
             shape.update(digest)
         return shape.hexdigest()
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """32 hexadecimal digits that depend on images, labels, their order and the names of the classes."""
+        names = hashlib.blake2b("\n".join(self.classes).encode(), digest_size=8).hexdigest()
+        return f"{tensor_digest(self.images, self.labels)} {'x'.join(map(str, self.images.shape))} {names}"
+
     def replace(self, **changes: Any) -> Dataset:
         """A copy in which the named fields are other ones."""
         return dataclasses.replace(self, **changes)
@@ -89,10 +96,18 @@ class GroundTruth:
     Attributes:
         true_labels: int64, N.
         is_poisoned: bool, N; samples that carry the trigger as poison, those of the target class included.
+        is_cover: bool, N; samples that the attacker changed too but left their true label, to hide the poisoned ones.
+            None counts as nowhere.
     """
 
     true_labels: Tensor
     is_poisoned: Tensor
+    is_cover: Tensor | None = None
+
+    @property
+    def is_touched(self) -> Tensor:
+        """bool, N; poisoned samples and covers."""
+        return self.is_poisoned if self.is_cover is None else self.is_poisoned | self.is_cover
 
 
 def row_digests(images: Tensor, labels: Tensor) -> list[bytes]:

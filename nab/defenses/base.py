@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from nab.data import Dataset
-from nab.training import Context, Monitor, Predictor
+from nab.training import Context, Predictor
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,6 +59,5 @@ class Defense(abc.ABC):
     """Whether it is built from a detector and a labeler."""
 
     @abc.abstractmethod
-    def defend(self, dataset: Dataset, context: Context, monitor: Monitor | None = None) -> Defended:
-        """Train on ``dataset`` with as little harm as can be; ``monitor`` is called after every epoch of the final
-        network."""
+    def defend(self, dataset: Dataset, context: Context) -> Defended:
+        """Train on ``dataset`` with as little harm as can be; the context's monitor watches the final network."""

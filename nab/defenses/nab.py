@@ -17,17 +17,20 @@ from nab.checks import check_range
 from nab.data import Dataset
 from nab.defenses.base import Defended, Defense, Suspicion
 from nab.defenses.guard import Guard
-from nab.detection import LGA, Detector, select_suspects, suspect_count
+from nab.detection import LGA, Detector, find_scores, select_suspects, suspect_count
 from nab.errors import ConfigError, NabError
-from nab.pseudolabels import VD, Labeler
+from nab.pseudolabels import VD, Labeler, guess_labels
 from nab.stamp import Stamp
-from nab.training import Context, Hook, Monitor, Recipe
+from nab.training import Context, Hook, Recipe
 
 
 class StampHook(Hook):
     """Writes the stamp on chosen samples, after all augmentation."""
 
+    is_static: ClassVar[bool] = True
+
     def __init__(self, stamp: Stamp, is_stamped: Tensor, device: torch.device) -> None:
+        self.inputs = {"stamp": stamp, "is_stamped": is_stamped}
         self._stamp = stamp
         self._is_stamped = is_stamped.to(device)
 
@@ -129,15 +132,14 @@ class NAB(Defense):
             pseudo_labels = _checked(pseudo_labels, torch.int64, "pseudo_labels", dataset)
         if is_suspect is None:
             with context.stage("detection"):
-                scores = self.detector.score(dataset, _seen_by(self.detector, context))
+                scores = find_scores(self.detector, dataset, context)
             is_suspect = select_suspects(scores, self.detection_rate)
         else:
             is_suspect = _checked(is_suspect, torch.bool, "is_suspect", dataset)
             scores = is_suspect.float()
         if pseudo_labels is None:
             with context.stage("pseudo_labels"):
-                own = _seen_by(self.labeler, context)
-                pseudo_labels = self.labeler.label(dataset, own, is_suspect=is_suspect, stamp=self.stamp)
+                pseudo_labels = guess_labels(self.labeler, dataset, context, is_suspect=is_suspect, stamp=self.stamp)
         is_stamped = is_suspect & (pseudo_labels != dataset.labels)
         # The hyper-parameters stay frozen; what was fitted is no part of equality, hash or repr.
         object.__setattr__(self, "_suspicion", Suspicion(scores, is_suspect, pseudo_labels, is_stamped))
@@ -148,6 +150,8 @@ class NAB(Defense):
         if need_suspects:
             suspect_count(len(dataset), self.detection_rate)
         self.stamp.check(dataset.images)
+        if need_suspects and self.detector.needs_verified:
+            context.require_verified(f"detector {type(self.detector).__name__}", dataset)
         if need_labels and self.labeler.needs_verified:
             context.require_verified(f"labeler {type(self.labeler).__name__}", dataset)
 
@@ -200,23 +204,13 @@ class NAB(Defense):
         """A module around a trained network that stamps its input; see `Guard`."""
         return Guard(model, self.stamp)
 
-    def defend(self, dataset: Dataset, context: Context, monitor: Monitor | None = None) -> Defended:
+    def defend(self, dataset: Dataset, context: Context) -> Defended:
         found = self.fit(dataset, context=context).suspicion_
         relabelled = dataset.replace(labels=torch.where(found.is_suspect, found.pseudo_labels, dataset.labels))
         hook = StampHook(self.stamp, found.is_stamped, context.device)
         with context.stage("training"):
-            trained = context.train(relabelled, "training", hook=hook, monitor=_stamped(monitor, self.stamp))
-        return Defended(trained.predictor.with_stamp(self.stamp), trained.curve, trained.images_per_second, found)
-
-
-def _seen_by(method: Detector | Labeler, context: Context) -> Context:
-    """The context as the method may see it: only an oracle is handed the truth."""
-    return context if method.is_oracle else dataclasses.replace(context, truth=None)
-
-
-def _stamped(monitor: Monitor | None, stamp: Stamp) -> Monitor | None:
-    """The monitor, shown the network behind its stamp."""
-    return monitor and (lambda predictor: monitor(predictor.with_stamp(stamp)))
+            trained = context.train(relabelled, "training", hook=hook, stamp=self.stamp, is_monitored=True)
+        return Defended(trained.predictor, trained.curve, trained.images_per_second, found)
 
 
 def _normalise(image: Tensor) -> Tensor:

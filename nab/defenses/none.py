@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from nab.data import Dataset
 from nab.defenses.base import Defended, Defense
-from nab.training import Context, Monitor
+from nab.training import Context
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,7 @@ class NoDefense(Defense):
     summary: ClassVar[str] = "plain training on the untrusted set"
     source: ClassVar[str] = "baseline"
 
-    def defend(self, dataset: Dataset, context: Context, monitor: Monitor | None = None) -> Defended:
+    def defend(self, dataset: Dataset, context: Context) -> Defended:
         with context.stage("training"):
-            trained = context.train(dataset, "training", monitor=monitor)
+            trained = context.train_plainly(dataset)
         return Defended(trained.predictor, trained.curve, trained.images_per_second)

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from nab.detection.base import Detector, select_suspects, suspect_count
+from nab.detection.base import Detector, find_scores, select_suspects, suspect_count
 from nab.detection.lga import LGA
 from nab.detection.oracle import OracleDetector
 from nab.registry import build
 
-__all__ = ["DETECTORS", "LGA", "Detector", "OracleDetector", "make_detector", "select_suspects", "suspect_count"]
+__all__ = [
+    "DETECTORS",
+    "LGA",
+    "Detector",
+    "OracleDetector",
+    "find_scores",
+    "make_detector",
+    "select_suspects",
+    "suspect_count",
+]
 
 DETECTORS: dict[str, type[Detector]] = {
     "lga": LGA,

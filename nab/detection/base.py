@@ -12,7 +12,7 @@ from torch import Tensor
 from nab.checks import check_range
 from nab.data import Dataset
 from nab.errors import ConfigError, NabError
-from nab.training import Context
+from nab.training import Context, Output, Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +24,65 @@ class Detector(abc.ABC):
 
     summary: ClassVar[str]
     source: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Raised when the same hyper-parameters come to give other scores, so that scores kept before are not used."""
+
     is_oracle: ClassVar[bool] = False
     """Whether it reads the ground truth, which only ablations may."""
+
+    needs_verified: ClassVar[bool] = False
+    """Whether it needs a small set of clean, correctly labelled images."""
+
+    def recipe(self, base: Recipe) -> Recipe:
+        """How the detector's own network is trained, from the final network's recipe; ``base`` itself by default."""
+        return base
 
     @abc.abstractmethod
     def score(self, dataset: Dataset, context: Context) -> Tensor:
         """Suspicion of every sample: float32, N, on the CPU, higher = more suspicious."""
+
+
+def find_scores(detector: Detector, dataset: Dataset, context: Context) -> Tensor:
+    """The detector's scores and notes, kept as a stage; of the truth only an oracle sees anything.
+
+    Raises:
+        NabError: a score is not a number.
+    """
+    if detector.is_oracle:
+        return _checked(detector.score(dataset, context))
+    own = dataclasses.replace(
+        context, truth=None, verified=context.verified if detector.needs_verified else None, notes={}
+    )
+    inputs = {
+        "version": detector.version,
+        "detector": detector,
+        "dataset": dataset,
+        "verified": own.verified,
+        "recipe": detector.recipe(context.recipe).effective(),
+        "model": context.model,
+        "width": context.width,
+        "seed": context.seed,
+    }
+
+    def make() -> Output:
+        scores = _checked(detector.score(dataset, own))
+        return Output({"scores": scores} | {f"note {name}": value for name, value in own.notes.items()})
+
+    found = context.keep("scores", inputs, make).tensors
+    context.notes.update({name.removeprefix("note "): found[name] for name in found if name != "scores"})
+    return found["scores"]
+
+
+def _checked(scores: Tensor) -> Tensor:
+    """The scores, if they are numbers."""
+    finite = scores.isfinite()
+    if not finite.all():
+        first = int((~finite).nonzero()[0])
+        raise NabError(
+            f"expected finite suspicion scores, got {scores[first]} for sample {first}; the detector's training "
+            "may have diverged"
+        )
+    return scores
 
 
 def select_suspects(scores: Tensor, rate: float) -> Tensor:
@@ -47,13 +100,7 @@ def select_suspects(scores: Tensor, rate: float) -> Tensor:
         NabError: a score is not finite.
     """
     count = suspect_count(len(scores), rate)
-    finite = scores.isfinite()
-    if not finite.all():
-        first = int((~finite).nonzero()[0])
-        raise NabError(
-            f"expected finite suspicion scores, got {scores[first]} for sample {first}; the detector's training "
-            "may have diverged"
-        )
+    _checked(scores)
     is_suspect = torch.zeros(len(scores), dtype=torch.bool)
     is_suspect[scores.argsort(descending=True, stable=True)[:count]] = True
     return is_suspect

@@ -26,20 +26,25 @@ class GradientAscentHook(Hook):
     ``|L - gamma| + gamma`` has the gradient ``sign(L - gamma) dL``, the same as ABL's other form ``sign(L - gamma) L``.
     """
 
-    def __init__(self, gamma: float, count: int, epochs: int, device: torch.device) -> None:
+    is_static: ClassVar[bool] = True
+
+    def __init__(self, gamma: float, count: int, device: torch.device) -> None:
         self._gamma = gamma
-        self._losses = torch.full((epochs, count), float("nan"), device=device)
+        self._current = torch.full((count,), float("nan"), device=device)  # one tensor for all epochs: see `is_static`
+        self._finished: list[Tensor] = []
 
     def begin_epoch(self, epoch: int) -> None:
-        self._row = self._losses[epoch]
+        if epoch > 0:
+            self._finished.append(self._current.clone())
+        self._current.fill_(float("nan"))
 
-    def loss(self, losses: Tensor, index: Tensor) -> Tensor:
-        self._row[index] = losses.detach()
+    def loss(self, losses: Tensor, logits: Tensor, index: Tensor) -> Tensor:
+        self._current[index] = losses.detach()
         return (losses.mean() - self._gamma).abs() + self._gamma
 
     def history(self) -> Tensor:
         """float32, epochs x N, on the CPU: the loss with which each sample was met; NaN where an epoch left it out."""
-        return self._losses.cpu()
+        return torch.stack([*self._finished, self._current]).cpu()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +98,7 @@ class LGA(Detector):
         )
 
     def score(self, dataset: Dataset, context: Context) -> Tensor:
-        hook = GradientAscentHook(self.gamma, len(dataset), self.epochs, context.device)
+        hook = GradientAscentHook(self.gamma, len(dataset), context.device)
         trained = context.train(dataset, "detection (lga)", recipe=self.recipe(context.recipe), hook=hook)
         context.notes["lga_losses"] = hook.history()
         logits = trained.predictor.logits(dataset.images)

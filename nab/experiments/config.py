@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nab.attacks import ATTACKS, Attack, make_attack
-from nab.attacks.base import SELECTIONS
+from nab.attacks.selection import LABEL_MAPS, SELECTIONS
 from nab.checks import check_choice
 from nab.data import SOURCES
 from nab.defenses import DEFENSES, NAB, Defense
@@ -28,6 +28,9 @@ VERSION = 1
 VERIFIED_RATE = 0.05
 """Of the authors: five percent of the training set are verified for VD."""
 
+CANONICAL_DEFAULTS = {"poison_rate": 0.1}
+"""What is left out of the hash where it is not the field's own default."""
+
 _STRICT = ConfigDict(frozen=True, extra="forbid", revalidate_instances="always")
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -42,6 +45,11 @@ class Method(BaseModel):
     params: dict[str, Any] = {}
 
 
+def _usual_rate(attack: Method | None) -> float:
+    """The attack's own; an unknown attack is told of later."""
+    return ATTACKS[attack.name].usual_rate if attack is not None and attack.name in ATTACKS else 0.1
+
+
 class RunConfig(BaseModel):
     """Everything that was chosen for a run; the machine and the data's fingerprint stand in its result.
 
@@ -49,8 +57,10 @@ class RunConfig(BaseModel):
         dataset: a key of `nab.data.SOURCES`.
         train_size: a class-balanced part of the training set; all of it if None.
         attack: who poisons.
-        poison_rate: share of the training set that is poisoned (of the target class, for clean-label attacks).
+        poison_rate: share of the training set that is poisoned (of the target class, for clean-label attacks); the one
+            that is usual for the attack by default.
         selection: how the poisoned samples are drawn; see `nab.attacks.select_poisons`.
+        label_map: what the attacker wants to be answered; see `nab.attacks.attack_labels`.
         target: the class that the backdoor answers.
         defense: who trains.
         detector: of a defence that takes suspects, else None; so are the next three.
@@ -71,8 +81,9 @@ class RunConfig(BaseModel):
     dataset: str = "digits"
     train_size: Annotated[int, Field(ge=1)] | None = None
     attack: Method = Method(name="badnets")
-    poison_rate: Share = 0.1
+    poison_rate: Share = Field(default_factory=lambda data: _usual_rate(data.get("attack")))
     selection: str = "balanced"
+    label_map: str = "all-to-one"
     target: Annotated[int, Field(ge=0)] = 0
     defense: Method = Method(name="none")
     detector: Method | None = None
@@ -103,8 +114,10 @@ class RunConfig(BaseModel):
         lookup("dataset", self.dataset, SOURCES)
         lookup("model", self.model, MODELS)
         check_choice("selection", self.selection, SELECTIONS)
-        defense = self.make_defense()
-        filled: dict[str, Any] = {"attack": _spelled_out(self.attack, self.make_attack())}
+        check_choice("label_map", self.label_map, LABEL_MAPS)
+        attack, defense = self.make_attack(), self.make_defense()
+        attack.check_label_map(self.label_map)
+        filled: dict[str, Any] = {"attack": _spelled_out(self.attack, attack)}
         filled["defense"] = _spelled_out(self.defense, defense)
         if self.detector is not None and self.labeler is not None:
             labeler = self.make_labeler()
@@ -170,7 +183,7 @@ class RunConfig(BaseModel):
                 value = {"name": value.name} | _without_defaults(value.params, _defaults(name, value.name))
             elif isinstance(value, Recipe):
                 value = _without_defaults(_plain(dataclasses.asdict(value)), _plain(dataclasses.asdict(Recipe())))
-            elif value == field.default:
+            elif value == CANONICAL_DEFAULTS.get(name, field.default):
                 continue
             values[name] = value
         return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -6,7 +6,6 @@ import datetime
 import math
 import os
 import platform
-import resource
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,9 +30,13 @@ class RunResult(BaseModel):
         detection_curve: what LGA saw, epoch by epoch, if it was the detector.
         examples: for some test images, what was predicted: true label, with and without trigger and stamp.
         data: name, number of images, fingerprints, and whether those are the published ones.
-        seconds: wall time per stage, and in total.
+        seconds: wall time per part, and in total, as if nothing had been in the cache: what was found there counts with
+            what it cost when it was made.
+        found_stages: those that were found in the cache.
         images_per_second: in the final training, monitoring included; None for a defence that has none.
-        peak_memory_mb: of the process (``host``) and on the GPU (``device``), in MiB.
+        peak_memory_mb: of the process (``host``) and on the GPU (``device``), in MiB, while this run was computed.
+        energy_joules: used while this run was computed, by the processors (``host``) and the GPU (``device``) with all
+            that ran on them; left out where it cannot be read.
         device: what computed: name, threads, precision.
         versions: of what the numbers may depend on.
         commit: of the library's checkout; ends in ``+changes`` if its code was changed since; None outside a checkout.
@@ -51,14 +54,18 @@ class RunResult(BaseModel):
     examples: list[dict[str, int]] = []
     data: dict[str, Any]
     seconds: dict[str, float]
+    found_stages: list[str] = []
     images_per_second: float | None
     peak_memory_mb: dict[str, float]
+    energy_joules: dict[str, float] = {}
     device: dict[str, Any]
     versions: dict[str, str]
     commit: str | None
     finished: str
 
-    @field_serializer("metrics", "curve", "detection_curve", "seconds", "images_per_second", "peak_memory_mb")
+    @field_serializer(
+        "metrics", "curve", "detection_curve", "seconds", "images_per_second", "peak_memory_mb", "energy_joules"
+    )
     def _rounded(self, value: Any) -> Any:
         return _round(value)
 
@@ -76,14 +83,6 @@ def _round(value: Any) -> Any:
 
 def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def peak_memory_mb(device: torch.device) -> dict[str, float]:
-    """Since the process began, in MiB."""
-    peaks = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-    if device.type == "cuda":
-        peaks["device"] = torch.cuda.max_memory_allocated(device) / 2**20
-    return peaks
 
 
 def describe_device(runtime: Runtime) -> dict[str, Any]:

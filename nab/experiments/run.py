@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import time
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from nab.attacks import Triggered, check_target, poison, trigger_all
-from nab.data import SOURCES, Dataset, GroundTruth, load, provenance, stratified_index, take
+from nab.attacks import Triggered
+from nab.data import SOURCES, Dataset, GroundTruth, load, provenance, stratified_index
 from nab.defenses import Defended
 from nab.errors import ResultError
-from nab.evaluation import attack_metrics, detection_metrics, evaluate, loss_gap, pseudo_label_metrics
+from nab.evaluation import detection_metrics, evaluate, loss_gap, pseudo_label_metrics
 from nab.experiments import result as describe
 from nab.experiments.config import RunConfig
+from nab.experiments.meter import Meter
+from nab.experiments.monitor import TestMonitor, predict_examples
+from nab.experiments.poisoning import Attacked, attack_data, make_context
 from nab.experiments.result import RunResult
 from nab.experiments.store import ResultStore
 from nab.paths import RESULTS
-from nab.training import Context, Monitor, Predictor, Runtime, resolve_device
+from nab.training import Context, Keeper, Output, Predictor, Runtime
 
-EXAMPLES = 8
+EVALUATION_VERSION = 1
+"""Raised when a metric's definition changes, so that evaluations kept before are not used."""
 
 
 def run(
@@ -31,16 +34,18 @@ def run(
     data_root: str | Path | None = None,
     device: str = "auto",
     force: bool = False,
+    keeper: Keeper | None = None,
 ) -> RunResult:
     """Run what ``config`` describes and keep the result; a run that is finished is read back.
 
     Args:
         config: the run.
         profile: the results folder it belongs to; `Profile.run_one` gives its own name.
-        results: where the profiles' folders lie.
+        results: where the profiles' folders lie: a folder or an fsspec address.
         data_root: see `nab.data.load`.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        force: run again even if there is a result, or a damaged one.
+        force: run again even if there is a result, or a damaged one. Stages in the cache are used all the same.
+        keeper: keeps stages; the user's cache folder by default.
 
     Raises:
         NabError: bad input of any kind; nothing has been trained then.
@@ -51,40 +56,26 @@ def run(
         _check_same_data(finished, store, config, data_root)
         return finished
     store.check_writable()
-    chosen = resolve_device(device)
-    start = time.perf_counter()
-    seconds: dict[str, float] = {}
-    attack, defense = config.make_attack(), config.make_defense()
-
-    full_train, test = load(config.dataset, data_root)
-    check_target(config.target, test)
-    clean = take(full_train, config.train_size, config.seed)
-    poisoned = poison(
-        clean, attack, rate=config.poison_rate, target=config.target, seed=config.seed, selection=config.selection
-    )
-    triggered = trigger_all(test, attack, target=config.target, seed=config.seed)
-    seconds["data"] = time.perf_counter() - start
-
-    context = Context(
-        recipe=config.recipe,
-        model=config.model,
-        width=config.width,
-        seed=config.seed,
-        device=chosen,
-        verified=_verified(clean, config),
+    context = make_context(config, device=device, keeper=keeper)
+    meter = Meter(context.device)
+    defense = config.make_defense()
+    with context.stage("data"):
+        data = attack_data(config, context, data_root)
+    poisoned, triggered, test = data.poisoned, data.triggered, data.test
+    context = dataclasses.replace(
+        context,
+        verified=_verified(data.clean, config),
         truth=poisoned.truth if _needs_truth(config) else None,
-        seconds=seconds,
+        monitor=TestMonitor(test, triggered, config.monitor_size),
     )
-    defended = defense.defend(poisoned.dataset, context, _monitor(test, triggered, config.monitor_size))
+    defended = defense.defend(poisoned.dataset, context)
     with context.stage("evaluation"):
-        metrics = evaluate(defended.predictor, test, triggered)
-    metrics |= _suspicion_metrics(defended, poisoned.truth)
+        judged = _judge(defended.predictor, test, triggered, context)
+    metrics = judged["metrics"] | _suspicion_metrics(defended, poisoned.truth)
     gap = []
     if "lga_losses" in context.notes:
         gap = loss_gap(context.notes["lga_losses"], poisoned.truth.is_poisoned, config.detection_rate or 0.0)
-    runtime = Runtime.choose(chosen, config.recipe.precision, config.width)
-    examples = _examples(defended.predictor, test, triggered)
-    seconds["total"] = time.perf_counter() - start
+    runtime = Runtime.choose(context.device, config.recipe.precision, config.width)
     outcome = RunResult(
         hash=config.hash,
         profile=profile,
@@ -92,11 +83,13 @@ def run(
         metrics=dict(metrics),
         curve=[dict(row) for row in defended.curve],
         detection_curve=[dict(row) for row in gap],
-        examples=examples,
-        data=_describe_data(config, full_train, test, clean),
-        seconds=seconds,
+        examples=judged["examples"],
+        data=_describe_data(config, data),
+        seconds=context.clock.seconds | {"total": context.clock.now},
+        found_stages=context.clock.found,
         images_per_second=defended.images_per_second,
-        peak_memory_mb=describe.peak_memory_mb(chosen),
+        peak_memory_mb=meter.peak_memory_mb(),
+        energy_joules=meter.energy_joules(),
         device=describe.describe_device(runtime),
         versions=describe.describe_versions(),
         commit=describe.describe_commit(),
@@ -129,21 +122,15 @@ def _needs_truth(config: RunConfig) -> bool:
     return config.detector is not None and (config.make_detector().is_oracle or config.make_labeler().is_oracle)
 
 
-def _monitor(test: Dataset, triggered: Triggered, size: int) -> Monitor:
-    """Accuracy and attack success on a fixed part of the test set, with the stamp and without."""
-    index = torch.linspace(0, len(test) - 1, min(size, len(test))).long()
-    clean, attacked = test.images[index], triggered.images[index]
-    part = Triggered(attacked, triggered.true_labels[index], triggered.attack_labels[index])
+def _judge(predictor: Predictor, test: Dataset, triggered: Triggered, context: Context) -> Mapping[str, Any]:
+    """Metrics and examples."""
 
-    def monitor(predictor: Predictor) -> dict[str, float]:
-        row = attack_metrics(predictor.predict(clean), predictor.predict(attacked), part)
-        if predictor.stamp is not None:
-            bare = predictor.with_stamp(None)
-            plain = attack_metrics(bare.predict(clean), bare.predict(attacked), part)
-            row |= {f"{name}_unstamped": value for name, value in plain.items()}
-        return row
+    def make() -> Output:
+        metrics, examples = evaluate(predictor, test, triggered), predict_examples(predictor, test, triggered)
+        return Output(values={"metrics": metrics, "examples": examples})
 
-    return monitor
+    inputs = {"version": EVALUATION_VERSION, "predictor": predictor.inputs, "test": test, "triggered": triggered}
+    return context.keep("evaluation", inputs, make).values
 
 
 def _suspicion_metrics(defended: Defended, truth: GroundTruth) -> dict[str, float]:
@@ -155,24 +142,8 @@ def _suspicion_metrics(defended: Defended, truth: GroundTruth) -> dict[str, floa
     )
 
 
-def _examples(predictor: Predictor, test: Dataset, triggered: Triggered) -> list[dict[str, int]]:
-    """Predictions for the first test image of each class but the target's."""
-    eligible = triggered.is_eligible.nonzero().squeeze(1)
-    firsts = {int(triggered.true_labels[i]): int(i) for i in reversed(eligible.tolist())}
-    index = torch.tensor(sorted(firsts.values())[:EXAMPLES], dtype=torch.long)
-    views = {"clean": test.images[index], "triggered": triggered.images[index]}
-    answers = {name: predictor.predict(images) for name, images in views.items()}
-    if predictor.stamp is not None:
-        bare = predictor.with_stamp(None)
-        answers |= {f"{name}_unstamped": bare.predict(images) for name, images in views.items()}
-    return [
-        {"index": int(i), "true_label": int(test.labels[i])}
-        | {name: int(labels[k]) for name, labels in answers.items()}
-        for k, i in enumerate(index)
-    ]
-
-
-def _describe_data(config: RunConfig, full_train: Dataset, test: Dataset, clean: Dataset) -> dict[str, Any]:
+def _describe_data(config: RunConfig, data: Attacked) -> dict[str, Any]:
+    full_train, test, clean = data.full_train, data.test, data.clean
     return {
         "name": config.dataset,
         "classes": list(test.classes),

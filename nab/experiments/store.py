@@ -6,30 +6,34 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from nab.errors import ResultError
 from nab.experiments.config import RunConfig
 from nab.experiments.result import RunResult
-from nab.files import write_atomically
-from nab.paths import RESULTS
+from nab.files import write_whole
+from nab.paths import RESULTS, place
 from nab.registry import first_problem
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 
 class ResultStore:
     """Results of one profile.
 
     Args:
-        folder: where the profiles' folders lie.
+        folder: where the profiles' folders lie; a folder or an fsspec address.
         profile: whose results.
     """
 
     def __init__(self, folder: str | Path = RESULTS, profile: str = "unnamed") -> None:
-        self.folder = Path(folder) / profile
+        self.folder = place(folder) / profile
         self.profile = profile
 
-    def path(self, config: RunConfig) -> Path:
+    def path(self, config: RunConfig) -> Path | UPath:
         """Where the run's result is kept: a readable beginning, then the hash of the config."""
         words = (config.dataset, config.attack.name, config.defense.name, f"s{config.seed}", config.hash)
         return self.folder / f"{'-'.join(words)}.json"
@@ -48,12 +52,12 @@ class ResultStore:
             raise ResultError(f"{path} holds another run ({result.hash}); delete it, or run again with --force")
         return result
 
-    def write(self, result: RunResult) -> Path:
+    def write(self, result: RunResult) -> Path | UPath:
         """Keep a result; a reader sees the old file or the whole new one."""
         path = self.path(result.config)
         text = json.dumps(result.model_dump(mode="json"), indent=1) + "\n"
         try:
-            write_atomically(path, lambda temporary: temporary.write_text(text))
+            write_whole(path, text.encode())
         except OSError as error:
             print(text, file=sys.stderr)  # the work is done: what it found is not lost with the disk
             raise ResultError(f"{path} could not be written ({error.strerror}); the result is above") from None
@@ -67,15 +71,16 @@ class ResultStore:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".check-"):
-                pass
+            if isinstance(self.folder, Path):
+                with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".check-"):
+                    pass
         except OSError as error:
             raise ResultError(
                 f"results folder {self.folder} cannot be written to ({error.strerror}); choose another with --results"
             ) from None
 
 
-def read_result(path: Path) -> RunResult:
+def read_result(path: Path | UPath) -> RunResult:
     """One stored result.
 
     Raises:
@@ -96,13 +101,18 @@ def read_result(path: Path) -> RunResult:
     return result
 
 
-def read_results(folder: str | Path = RESULTS) -> list[RunResult]:
+def read_results(folder: str | Path | UPath = RESULTS) -> list[RunResult]:
     """Every result below ``folder``, in the order of profile and file name.
 
     Raises:
         ResultError: there is no such folder, or a file is damaged.
     """
-    root = Path(folder)
+    root = place(folder)
     if not root.is_dir():
         raise ResultError(f"results folder {root} does not exist; make results with `nab run`, or name another folder")
-    return [read_result(path) for path in sorted(root.rglob("*.json")) if not path.name.startswith(".")]
+    paths = sorted((path for path in root.rglob("*.json") if not path.name.startswith(".")), key=_parts)
+    return [read_result(path) for path in paths]
+
+
+def _parts(path: Path | UPath) -> tuple[str, ...]:
+    return tuple(path.parts)

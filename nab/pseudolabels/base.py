@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nab.data import Dataset
 from nab.stamp import Stamp
-from nab.training import Context
+from nab.training import Context, Output, Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +22,18 @@ class Labeler(abc.ABC):
 
     summary: ClassVar[str]
     source: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Raised when the same hyper-parameters come to give other labels, so that labels kept before are not used."""
+
     is_oracle: ClassVar[bool] = False
     """Whether it reads the ground truth, which only ablations may."""
 
     needs_verified: ClassVar[bool] = False
     """Whether it needs a small set of clean, correctly labelled images."""
+
+    def recipe(self, base: Recipe) -> Recipe:
+        """How the labeller's own network is trained, from the final network's recipe; ``base`` itself by default."""
+        return base
 
     @abc.abstractmethod
     def label(self, dataset: Dataset, context: Context, *, is_suspect: Tensor, stamp: Stamp) -> Tensor:
@@ -41,3 +48,27 @@ class Labeler(abc.ABC):
         Returns:
             int64, N, on the CPU.
         """
+
+
+def guess_labels(labeler: Labeler, dataset: Dataset, context: Context, *, is_suspect: Tensor, stamp: Stamp) -> Tensor:
+    """The labeller's labels, kept as a stage; of the truth only an oracle sees anything. Arguments as for `label`."""
+    if labeler.is_oracle:
+        return labeler.label(dataset, context, is_suspect=is_suspect, stamp=stamp)
+    own = dataclasses.replace(context, truth=None, verified=context.verified if labeler.needs_verified else None)
+    inputs = {
+        "version": labeler.version,
+        "labeler": labeler,
+        "dataset": dataset,
+        "verified": own.verified,
+        "is_suspect": is_suspect,
+        "stamp": stamp,
+        "recipe": labeler.recipe(context.recipe).effective(),
+        "model": context.model,
+        "width": context.width,
+        "seed": context.seed,
+    }
+
+    def make() -> Output:
+        return Output({"labels": labeler.label(dataset, own, is_suspect=is_suspect, stamp=stamp)})
+
+    return context.keep("pseudo labels", inputs, make).tensors["labels"]

@@ -1,17 +1,23 @@
 """One trainer for all: recipe, batches on the device, loop, predictor."""
 
 from nab.training.batches import Batches
+from nab.training.clock import Clock
 from nab.training.context import Context
+from nab.training.hook import Hook
 from nab.training.predictor import Predictor
 from nab.training.recipe import Recipe
 from nab.training.runtime import Runtime, resolve_device
-from nab.training.trainer import Hook, Monitor, Trained, train
+from nab.training.stages import Keeper, Output
+from nab.training.trainer import Monitor, Trained, train
 
 __all__ = [
     "Batches",
+    "Clock",
     "Context",
     "Hook",
+    "Keeper",
     "Monitor",
+    "Output",
     "Predictor",
     "Recipe",
     "Runtime",

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nab.data import Dataset, GroundTruth
 from nab.errors import ConfigError
 from nab.seeding import derive
+from nab.stamp import Stamp
+from nab.training.clock import Clock
+from nab.training.hook import Hook
+from nab.training.predictor import Predictor
 from nab.training.recipe import Recipe
-from nab.training.trainer import Hook, Monitor, Trained, train
+from nab.training.runtime import resolve_precision
+from nab.training.stages import Keeper, Output, keep_nothing
+from nab.training.trainer import Monitor, Trained, fresh_predictor, train
+
+TRAINING_VERSION = 1
+"""Part of what every kept network depends on; raised when the same settings come to train another one."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,8 +38,10 @@ class Context:
         device: where networks are trained.
         verified: a small clean, correctly labelled set, for methods that need one.
         truth: only for oracles, which exist for ablations; None for every real method.
-        seconds: wall time per stage, filled in as they run.
-        notes: what a method found on its way, for reports; no method reads it.
+        monitor: measured after every epoch of the final network and of the attacked one.
+        keeper: keeps the output of stages; by default nothing is kept.
+        clock: what the parts of the run cost.
+        notes: tensors that a method found on its way, for reports; no method reads them.
     """
 
     recipe: Recipe = Recipe()
@@ -40,39 +51,91 @@ class Context:
     device: torch.device = torch.device("cpu")
     verified: Dataset | None = None
     truth: GroundTruth | None = None
-    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
-    notes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    monitor: Monitor | None = None
+    keeper: Keeper = keep_nothing
+    clock: Clock = dataclasses.field(default_factory=Clock)
+    notes: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
     def train(
         self,
         dataset: Dataset,
         purpose: str,
         *,
+        title: str | None = None,
         recipe: Recipe | None = None,
         hook: Hook | None = None,
-        monitor: Monitor | None = None,
+        stamp: Stamp | None = None,
+        is_monitored: bool = False,
     ) -> Trained:
-        """A fresh network on ``dataset``; ``purpose`` names it in progress bars and gives it seeds of its own."""
-        return train(
-            dataset,
-            recipe or self.recipe,
-            model=self.model,
-            width=self.width,
-            seed=derive(self.seed, purpose),
-            device=self.device,
-            hook=hook,
-            monitor=monitor,
-            title=purpose,
-        )
+        """A fresh network on ``dataset``, or the very same one from the cache.
+
+        Args:
+            dataset: images and the labels to learn.
+            purpose: gives it seeds of its own.
+            title: names it in progress bars; ``purpose`` by default.
+            recipe: how; the final network's by default.
+            hook: what differs from plain training. One that does not say what it depends on is never kept.
+            stamp: written on every input of the trained network, and of the monitored one.
+            is_monitored: whether the context's monitor is called after every epoch.
+        """
+        recipe, monitor = recipe or self.recipe, self.monitor if is_monitored else None
+        settings: dict[str, Any] = {"model": self.model, "width": self.width, "seed": derive(self.seed, purpose)}
+
+        def make() -> Trained:
+            return train(
+                dataset,
+                recipe,
+                **settings,
+                device=self.device,
+                hook=hook,
+                monitor=monitor,
+                stamp=stamp,
+                title=title or purpose,
+            )
+
+        inputs = {"version": TRAINING_VERSION, "dataset": dataset, "recipe": recipe.effective()} | settings
+        for name, part in (("hook", hook), ("monitor", monitor)):
+            inputs[name] = part and getattr(part, "inputs", None)
+            if part is not None and inputs[name] is None:
+                return make()
+        if self.keeper is keep_nothing:
+            return make()
+        if monitor is not None:
+            inputs["stamp"] = stamp  # else it only stands in front of what was trained
+        output = self.keep("network", inputs, lambda: _pack(make()))
+        return _unpack(output, fresh_predictor(dataset, recipe, self.model, self.width, self.device), stamp)
+
+    def train_plainly(self, dataset: Dataset) -> Trained:
+        """The network that trains on the set as it is: the attacked model, which many methods share."""
+        return self.train(dataset, "training", is_monitored=True)
+
+    def keep(self, stage: str, inputs: Mapping[str, Any], make: Callable[[], Output]) -> Output:
+        """What ``make`` returns, or the same from the cache.
+
+        Args:
+            stage: a short name.
+            inputs: everything that the output depends on; see `nab.digest.describe`. The kind of device and the
+                precision are added here.
+            make: does the work; its tensors are on the CPU.
+        """
+        where = {"device": self.device.type, "precision": resolve_precision(self.recipe.precision, self.device)}
+        start = self.clock.now
+
+        def timed() -> Output:
+            output = make()
+            return dataclasses.replace(output, seconds=self.clock.now - start)
+
+        output = self.keeper(stage, {**inputs, **where}, timed)
+        if output.is_found:
+            self.clock.count_as(output.seconds or 0.0, start)
+            self.clock.found.append(stage)
+        return output
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Add the block's wall time to ``seconds[name]``."""
-        start = time.perf_counter()
-        try:
+        """Add the block's cost to ``clock.seconds[name]``."""
+        with self.clock.part(name):
             yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def require_verified(self, who: str, like: Dataset) -> Dataset:
         """The verified set of images like those of ``like``.
@@ -101,3 +164,14 @@ class Context:
         if self.truth is None:
             raise ConfigError(f"{who} needs the ground truth and exists for ablations only: pass it as truth")
         return self.truth
+
+
+def _pack(trained: Trained) -> Output:
+    weights = {name: value.cpu() for name, value in trained.predictor.model.state_dict().items()}
+    return Output(weights, {"curve": trained.curve, "images_per_second": trained.images_per_second})
+
+
+def _unpack(output: Output, predictor: Predictor, stamp: Stamp | None) -> Trained:
+    predictor.model.load_state_dict(output.tensors)
+    predictor.model.eval()  # as training leaves it
+    return Trained(predictor.with_stamp(stamp), list(output.values["curve"]), output.values["images_per_second"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,12 @@ class Predictor:
     recipe: Recipe
     runtime: Runtime
     stamp: Stamp | None = None
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Everything that its answers depend on; see `nab.digest.describe`."""
+        recipe = {"mean": self.recipe.mean, "std": self.recipe.std}
+        return {"weights": self.model.state_dict(), "stamp": self.stamp} | recipe
 
     def with_stamp(self, stamp: Stamp | None) -> Predictor:
         """The same network behind another stamp, or none."""

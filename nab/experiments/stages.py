@@ -1,0 +1,205 @@
+"""`StageCache`: the output of every stage, under the hash of exactly what it depends on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from nab.digest import bytes_digest, describe, digest
+from nab.errors import ConfigError
+from nab.experiments.locks import only_one
+from nab.files import write_whole
+from nab.paths import place, stages_place
+from nab.training import Output
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+GIGABYTE = 10**9
+LIMIT = 20 * GIGABYTE
+"""Bytes; the environment variable ``NAB_CACHE_LIMIT`` sets another limit, in gigabytes."""
+
+DEBRIS_SECONDS = 3600.0
+"""A file that was unfinished for so long belongs to a process that is gone."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One kept output.
+
+    Attributes:
+        stage: its name.
+        key: 32 hexadecimal digits.
+        size: bytes.
+        used: when it was last written or read, in seconds since 1970 (at an address: written).
+        record: the JSON file; the tensors lie beside it.
+    """
+
+    stage: str
+    key: str
+    size: int
+    used: float
+    record: Path | UPath
+
+    @property
+    def tensors(self) -> Path | UPath:
+        return self.record.with_suffix(".safetensors")
+
+    def remove(self) -> None:
+        """Delete it; the record goes first, since without it nothing counts as kept."""
+        self.record.unlink(missing_ok=True)
+        self.tensors.unlink(missing_ok=True)
+
+
+class StageCache:
+    """Keeps outputs of stages: tensors as safetensors, everything else in a JSON record beside them.
+
+    Called as a `nab.training.Keeper`. What is found is checked against its checksum; what is damaged is told and made
+    again. Of several processes that want the same output one makes it and the others wait.
+
+    Args:
+        where: a folder or an fsspec address; `nab.paths.stages_place` by default.
+        limit: bytes; the outputs that were not used for the longest time are deleted when there are more. By default
+            ``NAB_CACHE_LIMIT``, else `LIMIT`.
+    """
+
+    def __init__(self, where: str | Path | None = None, *, limit: int | None = None) -> None:
+        self.where = stages_place() if where is None else place(where)
+        self.limit = _limit() if limit is None else limit
+
+    def __call__(self, stage: str, inputs: Mapping[str, Any], make: Callable[[], Output]) -> Output:
+        described = {"stage": stage, **describe(dict(inputs))}
+        key = digest(described)
+        record = self.where / stage.replace(" ", "-") / f"{key}.json"
+        found = self._read(record, tells=False)
+        if found is not None:
+            return found
+        with contextlib.ExitStack() as block:
+            try:
+                block.enter_context(only_one(self.where / "locks" / key, f"the stage {stage!r}"))
+            except OSError as error:
+                log.warning("stages cannot be kept in %s (%s)", self.where, error)
+                return make()
+            found = self._read(record)  # another process may have made it meanwhile
+            if found is not None:
+                return found
+            output = make()
+            self._write(record, described, output)
+            return output
+
+    def entries(self) -> list[Entry]:
+        """Everything that is kept, the longest unused first."""
+        return sorted(self._entries(), key=lambda entry: (entry.used, entry.key))
+
+    def _entries(self) -> Iterator[Entry]:
+        if not self.where.exists():
+            return
+        for record in self.where.glob("*/*.json"):
+            try:
+                state, tensors = record.stat(), record.with_suffix(".safetensors").stat()
+            except FileNotFoundError:  # deleted by another process at this moment
+                continue
+            yield Entry(record.parent.name, record.stem, state.st_size + tensors.st_size, float(state.st_mtime), record)
+
+    def size(self) -> int:
+        """Bytes in all."""
+        return sum(entry.size for entry in self._entries())
+
+    def prune(self, limit: int | None = None) -> list[Entry]:
+        """Delete what was not used for the longest time until at most ``limit`` bytes are left; what was deleted."""
+        entries, removed = self.entries(), []
+        excess = sum(entry.size for entry in entries) - (self.limit if limit is None else limit)
+        for entry in entries:
+            if excess <= 0:
+                break
+            entry.remove()
+            removed.append(entry)
+            excess -= entry.size
+        self._sweep()
+        return removed
+
+    def clear(self, stage: str | None = None) -> list[Entry]:
+        """Delete everything, or all outputs of one stage; what was deleted."""
+        removed = [entry for entry in self._entries() if stage in (None, entry.stage, entry.stage.replace("-", " "))]
+        for entry in removed:
+            entry.remove()
+        self._sweep()
+        return removed
+
+    def _sweep(self) -> None:
+        """Delete what killed processes left: tensors without a record, and unfinished files, of an hour ago."""
+        if not isinstance(self.where, Path):
+            return  # at an address nothing is unfinished
+        left = [path for path in self.where.glob("*/*.safetensors") if not path.with_suffix(".json").exists()]
+        for path in [*left, *self.where.glob("*/.*.tmp")]:
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > DEBRIS_SECONDS:
+                    path.unlink()
+
+    def _read(self, path: Path | UPath, *, tells: bool = True) -> Output | None:
+        """What is kept there; None if nothing is, or what is there is damaged, which it ``tells`` if asked to."""
+        tensors = path.with_suffix(".safetensors")
+        try:
+            record, data = json.loads(path.read_bytes()), tensors.read_bytes()
+            if record["checksum"] != _checksum(record, data):
+                raise ValueError("its checksum is another one")
+            output = Output(load(data), record["values"], record["seconds"], is_found=True)
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
+            if tells:
+                log.warning("%s is damaged (%s): it is made again", path, error)
+            return None
+        if isinstance(path, Path):
+            os.utime(path)  # used now
+        return output
+
+    def _write(self, path: Path | UPath, described: dict[str, Any], output: Output) -> None:
+        # Copies, since one tensor may have two names.
+        data = save(
+            {name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in output.tensors.items()}
+        )
+        record = {
+            "inputs": described,
+            "values": dict(output.values),
+            "seconds": output.seconds,
+            "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        record["checksum"] = _checksum(record, data)
+        try:
+            write_whole(path.with_suffix(".safetensors"), data)
+            write_whole(path, json.dumps(record, indent=1).encode())
+            self.prune()
+        except OSError as error:
+            log.warning("%s cannot be written (%s): the stage will be made again next time", path, error)
+
+
+def _checksum(record: Mapping[str, Any], data: bytes) -> str:
+    """Of the tensors' file and of what the record says."""
+    said = json.dumps({name: record[name] for name in ("inputs", "values", "seconds")}, sort_keys=True)
+    return bytes_digest(said.encode(), data)
+
+
+def _limit() -> int:
+    given = os.environ.get("NAB_CACHE_LIMIT")
+    try:
+        limit = LIMIT if given is None else int(float(given) * GIGABYTE)
+    except (ValueError, OverflowError):
+        limit = -1
+    if limit < 0:
+        raise ConfigError(f"expected NAB_CACHE_LIMIT as a number of gigabytes, got {given!r}")
+    return limit

@@ -1,0 +1,35 @@
+"""Stages: pieces of work whose output is worth keeping. Who keeps it, and where, is decided in `nab.experiments`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Output:
+    """What a stage hands on: tensors on the CPU, and plain values as JSON has them.
+
+    Attributes:
+        tensors: by name.
+        values: by name; numbers, strings, lists and mappings.
+        seconds: what it cost to make; filled in by whoever keeps it.
+        is_found: whether it was read rather than made.
+    """
+
+    tensors: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seconds: float | None = None
+    is_found: bool = False
+
+
+Keeper = Callable[[str, Mapping[str, Any], Callable[[], Output]], Output]
+"""Called with a stage's name, everything that its output depends on (see `nab.digest.describe`), and what makes it."""
+
+
+def keep_nothing(stage: str, inputs: Mapping[str, Any], make: Callable[[], Output]) -> Output:
+    """The `Keeper` of a method that is used alone: makes the output every time."""
+    return make()
