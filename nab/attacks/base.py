@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import ClassVar
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from nab.checks import check_choice, check_range
-from nab.data import Dataset, GroundTruth, stratified_index
+from nab.attacks.selection import SELECTIONS as SELECTIONS
+from nab.attacks.selection import attack_labels, check_target, select_covers, select_poisons
+from nab.data import Dataset, GroundTruth
+from nab.digest import tensor_digest
 from nab.errors import ConfigError
-from nab.seeding import stream
+from nab.seeding import derive
+from nab.training import Context
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,17 +33,73 @@ class Attack(abc.ABC):
     clean_label: ClassVar[bool] = False
     """Whether poisoned samples are drawn from the target class and keep their label."""
 
-    @abc.abstractmethod
-    def trigger(self, images: Tensor, seed: int) -> Tensor:
-        """The images with the trigger: a pure function of the images and the seed, each image by itself.
+    allows_all_to_all: ClassVar[bool] = True
+    """Whether every class may be answered by the next one; never for clean-label attacks."""
+
+    usual_rate: ClassVar[float] = 0.1
+    """The poison rate at which it is usually measured: of all samples, or of the target class for clean labels."""
+
+    version: ClassVar[int] = 1
+    """Raised when the same hyper-parameters come to give other images, so that those kept before are not used."""
+
+    is_trained: ClassVar[bool] = False
+    """Whether `prepare` trains networks, so that the attack depends on the context's recipe and model."""
+
+    def check_label_map(self, label_map: str) -> None:
+        """Raise ``ConfigError`` if the attack is not defined for ``label_map``."""
+        if label_map == "all-to-all" and (self.clean_label or not self.allows_all_to_all):
+            raise ConfigError(f"expected label_map 'all-to-one' for {type(self).__name__}, got 'all-to-all'")
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """Everything that the trigger depends on besides images and seed; see `nab.digest.describe`."""
+        return {"version": self.version, "attack": self}
+
+    def prepare(self, dataset: Dataset, context: Context, *, target: int) -> Attack:
+        """The attack, ready for this data; one that trains surrogates or generators does so here.
 
         Args:
-            images: uint8, N x C x H x W.
-            seed: of fixed patterns and grids; the same one for training and test images.
+            dataset: the clean training set, of which the attacker knows all.
+            context: how and where to train, the seed, and who keeps what was trained.
+            target: the class that the backdoor answers.
+        """
+        return self
+
+    @abc.abstractmethod
+    def trigger(self, images: Tensor, seed: int) -> Tensor:
+        """The images with the trigger, as at test time: a pure function of images and seed, each image by itself.
+
+        Args:
+            images: uint8, N x C x H x W, on any device.
+            seed: of fixed patterns and grids; the same one for training and test images. What differs from image to
+                image is drawn with `draw_per_image`.
 
         Returns:
-            uint8, N x C x H x W; the argument is left as it was.
+            uint8, N x C x H x W, on the same device; the argument is left as it was.
         """
+
+    def poison_images(self, images: Tensor, seed: int) -> Tensor:
+        """The training images as poison; the trigger by default. Arguments and result as for `trigger`."""
+        return self.trigger(images, seed)
+
+    @property
+    def cover_share(self) -> float:
+        """Share of the training set that is changed but keeps its true label, to hide the poison; 0 by default."""
+        return 0.0
+
+    def cover_images(self, images: Tensor, seed: int) -> Tensor:
+        """The training images as covers; as poison by default. Arguments and result as for `trigger`."""
+        return self.poison_images(images, seed)
+
+    def cover_images_by_class(self, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+        """The same for an attack whose covers differ from class to class; by default they do not.
+
+        Args:
+            images: as for `trigger`.
+            labels: int64, N; the true ones.
+            seed: as for `trigger`.
+        """
+        return self.cover_images(images, seed)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,99 +129,102 @@ class Triggered:
         """bool, N: images on which an attack can succeed, that is, not of the target class already."""
         return self.true_labels != self.attack_labels
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """32 hexadecimal digits that depend on images and labels."""
+        return tensor_digest(self.images, self.true_labels, self.attack_labels)
 
-SELECTIONS = ("balanced", "uniform", "exclude_target")
-
-
-def select_poisons(
-    labels: Tensor, rate: float, target: int, seed: int, *, selection: str = "balanced", clean_label: bool = False
-) -> Tensor:
-    """Which samples are poisoned; the same ones for every attack at the same seed.
-
-    Args:
-        labels: int64, N.
-        rate: share of all samples, in (0, 1); for clean-label attacks share of the target class.
-        target: the class that the backdoor answers.
-        seed: of the draw.
-        clean_label: whether only samples of the target class may be poisoned.
-        selection: ``"balanced"`` draws the rate from every class, the target class included, as the authors of NAB do;
-            ``"uniform"`` from all samples at once; ``"exclude_target"`` from all other classes.
-
-    Returns:
-        bool, N.
-
-    Raises:
-        ConfigError: the rate is not in (0, 1), selects nothing, or asks for more samples than may be poisoned.
-    """
-    check_range("poison_rate", rate, 0, 1, include_low=False, include_high=False)
-    check_choice("selection", selection, SELECTIONS)
-    is_poisoned = torch.zeros(len(labels), dtype=torch.bool)
-    if selection == "balanced" and not clean_label:
-        is_poisoned[stratified_index(labels, rate, seed, "poison selection")] = True
-        return is_poisoned
-    if clean_label:
-        members = (labels == target).nonzero().squeeze(1)
-    elif selection == "exclude_target":
-        members = (labels != target).nonzero().squeeze(1)
-    else:
-        members = torch.arange(len(labels))
-    count = int(rate * len(members if clean_label else labels) + 0.5 + 1e-9)
-    if not 0 < count <= len(members):
-        raise ConfigError(
-            f"expected a poison_rate that selects from 1 to {len(members)} of the samples that may be poisoned, "
-            f"got {rate}, which selects {count}"
-        )
-    order = torch.randperm(len(members), generator=stream(seed, "poison selection"))
-    is_poisoned[members[order[:count]]] = True
-    return is_poisoned
+    def subset(self, index: Tensor) -> Triggered:
+        """The rows of ``index`` (int64 positions), in that order."""
+        return Triggered(self.images[index], self.true_labels[index], self.attack_labels[index])
 
 
 def poison(
-    dataset: Dataset, attack: Attack, *, rate: float, target: int, seed: int, selection: str = "balanced"
+    dataset: Dataset,
+    attack: Attack,
+    *,
+    rate: float,
+    target: int,
+    seed: int,
+    selection: str = "balanced",
+    label_map: str = "all-to-one",
 ) -> Poisoned:
     """The training set as the attacker hands it over.
 
     Args:
         dataset: the clean training set.
-        attack: whose trigger the chosen samples get; all-to-one, so the others' labels stay.
+        attack: whose trigger the chosen samples get; one that trains must have been prepared.
         rate: share of samples that are poisoned (of the target class, for a clean-label attack), in (0, 1).
         target: the class that the backdoor answers, from 0 to K - 1.
         seed: of the selection and of the trigger.
         selection: see `select_poisons`.
+        label_map: see `attack_labels`.
 
     Raises:
         ConfigError: a parameter is out of its range.
     """
+    attack.check_label_map(label_map)
     check_target(target, dataset)
     is_poisoned = select_poisons(
         dataset.labels, rate, target, seed, selection=selection, clean_label=attack.clean_label
     )
     images, labels = dataset.images.clone(), dataset.labels.clone()
-    images[is_poisoned] = _triggered(attack, dataset.images[is_poisoned], seed)
-    labels[is_poisoned] = target
-    truth = GroundTruth(dataset.labels, is_poisoned)
+    images[is_poisoned] = _in_parts(attack.poison_images, dataset.images[is_poisoned], seed)
+    labels[is_poisoned] = attack_labels(labels[is_poisoned], dataset.num_classes, target, label_map)
+    is_cover = select_covers(is_poisoned, attack.cover_share, seed)
+    if is_cover.any():
+        images[is_cover] = _covers(attack, dataset.subset(is_cover), seed)
+    truth = GroundTruth(dataset.labels, is_poisoned, is_cover)
     return Poisoned(dataset.replace(images=images, labels=labels), truth)
 
 
-def trigger_all(dataset: Dataset, attack: Attack, *, target: int, seed: int) -> Triggered:
-    """Every image of the test set with the trigger; ``target`` and ``seed`` as in `poison`."""
+def trigger_all(
+    dataset: Dataset, attack: Attack, *, target: int, seed: int, label_map: str = "all-to-one"
+) -> Triggered:
+    """Every image of the test set with the trigger; other arguments as in `poison`."""
+    attack.check_label_map(label_map)
     check_target(target, dataset)
-    attack_labels = torch.full_like(dataset.labels, target)
-    return Triggered(_triggered(attack, dataset.images, seed), dataset.labels, attack_labels)
+    wanted = attack_labels(dataset.labels, dataset.num_classes, target, label_map)
+    return Triggered(_in_parts(attack.trigger, dataset.images, seed), dataset.labels, wanted)
 
 
-def _triggered(attack: Attack, images: Tensor, seed: int) -> Tensor:
-    """The trigger on all images, a thousand at a time: it may compute in floats, four times the size."""
-    return torch.cat([attack.trigger(part, seed) for part in images.split(1000)])
+PART = 1000
+"""Images that are changed at a time: an attack may compute in floats, four times the size."""
 
 
-def check_target(target: int, dataset: Dataset) -> None:
-    """Raise ``ConfigError`` unless ``target`` is a class of the dataset."""
-    if not isinstance(target, int) or not 0 <= target < dataset.num_classes:
-        raise ConfigError(
-            f"expected target from 0 to {dataset.num_classes - 1} ({dataset.num_classes} classes in "
-            f"{dataset.name!r}), got {target}"
-        )
+def _in_parts(change: Callable[[Tensor, int], Tensor], images: Tensor, seed: int) -> Tensor:
+    return torch.cat([change(part, seed) for part in images.split(PART)])
+
+
+def _covers(attack: Attack, chosen: Dataset, seed: int) -> Tensor:
+    parts = zip(chosen.images.split(PART), chosen.labels.split(PART), strict=True)
+    return torch.cat([attack.cover_images_by_class(images, labels, seed) for images, labels in parts])
+
+
+def not_prepared(attack: Attack) -> ConfigError:
+    """The error for an attack that needs `Attack.prepare` and is used without."""
+    name = type(attack).__name__
+    return ConfigError(f"expected a prepared {name}, got one as constructed; use what its prepare() returns")
+
+
+def draw_per_image(images: Tensor, seed: int, purpose: str, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
+    """One random draw per image, which depends on its pixels and the seed alone, not on its place in a batch.
+
+    Args:
+        images: uint8, N x C x H x W.
+        seed: of the attack.
+        purpose: names the stream.
+        draw: makes a tensor on the CPU with the generator it is given; always of the same shape.
+
+    Returns:
+        N x that shape, on the images' device.
+    """
+    generator = torch.Generator()
+    drawn = []
+    for row in images.cpu().contiguous().flatten(1).numpy():
+        content = hashlib.blake2b(row.data, digest_size=16).hexdigest()
+        drawn.append(draw(generator.manual_seed(derive(seed, f"{purpose}/{content}"))))
+    return torch.stack(drawn).to(images.device)
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -47,6 +49,13 @@ class Blend(Attack):
                 f"and picture {self.picture!r}"
             )
 
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        if self.picture is None:
+            return super().inputs
+        content = hashlib.blake2b(self._read_picture(), digest_size=16).hexdigest()
+        return {**super().inputs, "picture": content}
+
     def trigger(self, images: Tensor, seed: int) -> Tensor:
         pattern = self.draw(images.shape[1], images.shape[2], images.shape[3], seed).to(images.device)
         return to_uint8((1 - self.alpha) * images.float() + self.alpha * pattern)
@@ -60,16 +69,18 @@ class Blend(Attack):
         return pattern if channels == 3 else _luma(pattern)
 
     def _picture(self, height: int, width: int) -> Tensor:
+        image = decode_image(self._read_picture(), str(self.picture)).float().expand(3, -1, -1)
+        resized = F.interpolate(image[None], size=(height, width), mode="bilinear", antialias=True)
+        return resized[0].clamp(0, 255)
+
+    def _read_picture(self) -> bytes:
         path = Path(str(self.picture)).expanduser()
         try:
-            data = path.read_bytes()
+            return path.read_bytes()
         except OSError as error:
             raise DataError(
                 f"{path}: cannot be read ({error.strerror}); give the path of an image file as picture"
             ) from None
-        image = decode_image(data, str(path)).float().expand(3, -1, -1)
-        resized = F.interpolate(image[None], size=(height, width), mode="bilinear", antialias=True)
-        return resized[0].clamp(0, 255)
 
 
 def _luma(image: Tensor) -> Tensor:

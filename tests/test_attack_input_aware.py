@@ -1,0 +1,310 @@
+"""The input-aware attack: its networks' sizes, its losses by hand, what a cover gets, and what is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from helpers import TINY, quadrants, random_dataset
+
+from nab.attacks.base import poison, trigger_all
+from nab.attacks.generators import (
+    Generator,
+    distance,
+    diversity_loss,
+    make_generator,
+    mask_loss,
+    to_mask,
+    to_pattern,
+)
+from nab.attacks.input_aware import InputAware
+from nab.attacks.input_aware_training import mix, train_mask, train_pattern
+from nab.attacks.trained import freeze, in_batches
+from nab.digest import digest
+from nab.errors import ConfigError, DataError, NabError
+from nab.seeding import stream
+from nab.training import Batches, Context, Output
+from nab.training.trainer import fresh_predictor
+
+ATTACK = InputAware(mask_epochs=2, generator_epochs=2, generator_width=4, batch_size=32)
+
+
+def context(**changes):
+    return Context(recipe=TINY, model="resnet9", width=4, **changes)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return random_dataset(96, 32)
+
+
+@pytest.fixture(scope="module")
+def fitted(dataset):
+    return ATTACK.prepare(dataset, context(), target=1)
+
+
+# The networks.
+
+
+def test_the_networks_have_as_many_parameters_as_the_source_says():
+    def count(**sizes):
+        return sum(parameter.numel() for parameter in Generator(**sizes).parameters())
+
+    assert count(channels=3, outputs=3, width=32, levels=3) == 723_273
+    assert count(channels=1, outputs=1, width=16, levels=2) == 42_339
+
+
+@pytest.mark.parametrize(("size", "levels"), [(8, 2), (28, 2), (30, 2), (32, 3), (37, 3), (64, 3)])
+@pytest.mark.parametrize(("channels", "outputs"), [(1, 1), (3, 1), (3, 3)])
+def test_outputs_have_the_images_size(size, levels, channels, outputs):
+    network = make_generator((channels, size, size), outputs, 4, 0, "test")
+    images = torch.rand(2, channels, size, size, generator=stream(0, "test"))
+    raw = freeze(network)(images)
+    assert network.levels == levels
+    assert raw.shape == (2, outputs, size, size)
+    for bounded in (to_pattern(raw), to_mask(raw)):
+        assert bounded.min() > 0
+        assert bounded.max() < 1
+
+
+def test_a_generator_s_weights_follow_from_seed_and_purpose():
+    images = torch.rand(4, 3, 8, 8, generator=stream(0, "test"))
+    one, same, other = (
+        freeze(make_generator((3, 8, 8), 1, 8, seed, purpose))(images)
+        for seed, purpose in [(0, "mask"), (0, "mask"), (0, "pattern")]
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_masks_are_nearly_black_and_white():
+    raw = torch.tensor([-1.0, -0.1, 0.0, 0.1, 1.0])
+    assert to_mask(raw).tolist() == pytest.approx([0.0, 0.12, 0.5, 0.88, 1.0], abs=0.005)
+    assert to_pattern(raw).tolist() == pytest.approx([0.12, 0.45, 0.5, 0.55, 0.88], abs=0.005)
+
+
+# The losses, worked by hand.
+
+
+def test_the_distance_is_a_root_of_a_mean_of_squares():
+    one = torch.tensor([[3.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]]).view(2, 1, 2, 2)
+    assert distance(one, torch.zeros_like(one)).tolist() == pytest.approx([1.5, 1.0])
+
+
+def test_the_diversity_loss_is_the_mean_ratio_of_distances():
+    images, others = torch.full((2, 1, 2, 2), 4.0), torch.zeros(2, 1, 2, 2)
+    outputs = torch.tensor([2.0, 0.5]).view(2, 1, 1, 1).expand(2, 1, 2, 2)
+    assert diversity_loss(images, others, outputs, torch.zeros_like(outputs)).item() == pytest.approx((2 + 8) / 2)
+
+
+def test_the_mask_loss_counts_only_what_is_above_the_density():
+    """Four pixels at .532, .032, .012 and 0 exceed .032 by .5, 0, 0, 0: 100 * .5 / 4. The diversity is 1 / .5."""
+    masks = torch.tensor([0.532, 0.032, 0.012, 0.0]).view(1, 1, 2, 2)
+    ones, zeros = torch.ones(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
+    found = mask_loss(ones, zeros, masks, masks + 0.5, density=0.032)
+    assert found.item() == pytest.approx(12.5 + 2, rel=1e-4)
+
+
+def test_equal_masks_have_a_gradient():
+    masks = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    mask_loss(torch.ones(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), masks, masks.detach(), 0.032).backward()
+    assert masks.grad.isfinite().all()
+
+
+def test_mixing_takes_the_pattern_where_the_mask_is_one():
+    found = mix(torch.full((1, 3, 1, 3), 10.0), torch.full((1, 3, 1, 3), 30.0), torch.tensor([0.0, 0.5, 1.0]))
+    assert found[0, 2, 0].tolist() == [10, 20, 30]
+
+
+# Training.
+
+
+def bench(dataset, seed=0):
+    predictor = fresh_predictor(dataset, TINY, "resnet9", 4, torch.device("cpu"), seed=seed)
+    networks = {name: make_generator((3, 8, 8), count, 16, seed, name) for name, count in [("mask", 1), ("pattern", 3)]}
+    batches = Batches(dataset.images, TINY, torch.device("cpu"), stream(seed, "test"))
+    return predictor, networks["mask"], networks["pattern"], batches
+
+
+def test_training_makes_masks_sparse_and_keeps_them_apart():
+    dataset = quadrants(128)
+    predictor, mask, _, batches = bench(dataset)
+    images = TINY.normalise(dataset.images).contiguous()
+    before = to_mask(mask(images)).mean().item()
+    train_mask(mask, batches, predictor, epochs=12, density=0.1)
+    masks = to_mask(mask(images))
+    assert not mask.training
+    assert not any(weight.requires_grad for weight in mask.parameters())
+    assert masks.mean() < 0.2 < before
+    assert distance(masks, masks.roll(1, 0)).mean() > 0.05
+
+
+def test_training_makes_patterns_that_the_classifier_answers_with_the_target():
+    dataset = quadrants(128)
+    predictor, mask, pattern, batches = bench(dataset)
+    train_mask(mask, batches, predictor, epochs=4, density=0.1)
+    before = {name: value.clone() for name, value in mask.state_dict().items()}
+    settings = {"target": 2, "share": 0.3, "diversity": 1.0, "lr": 0.05, "accumulates": False}
+    train_pattern(pattern, mask, predictor, batches, dataset.labels, epochs=25, **settings)
+    assert all(torch.equal(value, before[name]) for name, value in mask.state_dict().items()), "the mask was trained"
+    images = TINY.normalise(dataset.images[dataset.labels != 2]).contiguous()
+    patterns = TINY.normalise(255 * to_pattern(pattern(images)))
+    answers = predictor.model(mix(images, patterns, to_mask(mask(images)))).argmax(1)
+    plain = predictor.model(images).argmax(1)
+    assert (answers == 2).float().mean() > 0.8
+    assert (plain == 2).float().mean() < 0.2
+
+
+def test_accumulating_gradients_trains_another_pattern_network():
+    dataset = random_dataset(64)
+    trained = []
+    for accumulates in (False, True):
+        predictor, mask, pattern, batches = bench(dataset)
+        settings = {"target": 2, "share": 0.3, "diversity": 1.0, "lr": 0.05, "accumulates": accumulates}
+        train_pattern(pattern, freeze(mask), predictor, batches, dataset.labels, epochs=1, **settings)
+        trained.append(digest(pattern.state_dict()))
+    assert trained[0] != trained[1]
+
+
+# The attack.
+
+
+def test_the_trigger_is_the_image_s_own_pattern_through_its_own_mask(fitted, dataset):
+    images = dataset.images[:6]
+    masks, patterns = fitted.masks(images), 255 * fitted.patterns(images)
+    assert masks.shape == (6, 1, 32, 32)
+    assert (fitted.patterns(images).std(0) > 0).any(), "one pattern for all images"
+    wanted = images + (patterns - images) * masks
+    assert (fitted.trigger(images, 0) - wanted).abs().max() <= 0.501
+
+
+def test_a_cover_gets_the_pattern_and_mask_of_another_image(fitted, dataset):
+    images = dataset.images[:40]
+    others = fitted.partners(images, seed=5)
+    assert not (others == images).flatten(1).all(1).any()
+    wanted = images + (255 * fitted.patterns(others) - images) * fitted.masks(others)
+    covers = fitted.cover_images(images, 5)
+    assert (covers - wanted).abs().max() <= 0.501
+    assert (covers != fitted.trigger(images, 5)).flatten(1).any(1).all()
+    assert torch.equal(fitted.cover_images(images[7:8], 5)[0], covers[7])
+    assert not torch.equal(fitted.cover_images(images, 6), covers)
+
+
+def test_an_image_of_the_bank_never_gets_its_own_trigger_as_a_cover():
+    fitted = ATTACK.prepare(random_dataset(2), context(), target=0)
+    bank = fitted.fitted.tensors["bank"]
+    for seed in range(8):
+        assert torch.equal(fitted.partners(bank, seed), bank.flip(0))
+
+
+def test_poisons_covers_and_labels(fitted, dataset):
+    found = poison(dataset, fitted, rate=0.25, target=1, seed=0)
+    chosen, cover = found.truth.is_poisoned, found.truth.is_cover
+    assert int(cover.sum()) == 10
+    assert not (chosen & cover).any()
+    assert (found.dataset.labels[chosen] == 1).all()
+    assert torch.equal(found.dataset.labels[~chosen], dataset.labels[~chosen])
+    assert torch.equal(found.dataset.images[cover], fitted.cover_images(dataset.images[cover], 0))
+    assert torch.equal(found.dataset.images[chosen], fitted.trigger(dataset.images[chosen], 0))
+    assert torch.equal(trigger_all(dataset, fitted, target=1, seed=0).images, fitted.trigger(dataset.images, 0))
+    with pytest.raises(ConfigError, match="all-to-one"):
+        poison(dataset, fitted, rate=0.25, target=1, seed=0, label_map="all-to-all")
+
+
+def test_an_image_gets_the_trigger_that_it_would_get_alone(fitted, dataset):
+    whole = fitted.trigger(dataset.images[:60], 0)
+    for rows in ([7], [55, 3]):
+        assert torch.equal(fitted.trigger(dataset.images[rows], 0), whole[rows])
+
+
+def test_batches_are_filled_to_one_size():
+    sizes = []
+
+    def change(batch):
+        sizes.append(len(batch))
+        return batch + 1
+
+    images = random_dataset(61).images // 2
+    assert torch.equal(in_batches(change, images, torch.device("cpu")), images + 1)
+    in_batches(change, images[:1], torch.device("cpu"))
+    assert sizes == [50, 50, 50]
+
+
+def test_same_seed_same_bytes_and_prepared_once():
+    dataset, kept, made = random_dataset(48), {}, []
+
+    def keeper(stage, inputs, make):
+        key = digest(inputs)
+        if key not in kept:
+            made.append(stage)
+            kept[key] = make()
+        return Output(kept[key].tensors, kept[key].values)
+
+    one, other = (ATTACK.prepare(dataset, context(keeper=keeper), target=0) for _ in range(2))
+    alone = ATTACK.prepare(dataset, context(), target=0)
+    assert made == ["generators"]
+    triggers = [attack.trigger(dataset.images, 0) for attack in (one, other, alone)]
+    assert torch.equal(triggers[0], triggers[1])
+    assert torch.equal(triggers[0], triggers[2])
+    for changed in (
+        {"attack": dataclasses.replace(ATTACK, mask_epochs=1)},
+        {"seed": 1},
+        {"target": 1},
+    ):
+        attack, seed, target = (
+            changed.get(key, known) for key, known in [("attack", ATTACK), ("seed", 0), ("target", 0)]
+        )
+        attack.prepare(dataset, context(keeper=keeper, seed=seed), target=target)
+    assert made == ["generators"] * 4
+    values = one.fitted.values
+    assert set(values) == {"attack_success_rate", "cross_accuracy", "clean_accuracy", "mask_mean"}
+    assert digest(one.inputs) == digest(alone.inputs)
+
+
+def test_the_classifier_may_be_trained_before(dataset):
+    stages = []
+
+    def keeper(stage, inputs, make):
+        stages.append((stage, inputs["recipe"].epochs))
+        return make()
+
+    attack = dataclasses.replace(ATTACK, mask_epochs=1, generator_epochs=1, surrogate_epochs=3)
+    attack.prepare(random_dataset(48), context(keeper=keeper), target=0)
+    assert stages == [("generators", TINY.epochs), ("network", 3)]
+
+
+def test_an_attack_that_was_not_prepared_says_so():
+    images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    for change in (ATTACK.trigger, ATTACK.poison_images, ATTACK.cover_images):
+        with pytest.raises(NabError, match="prepare"):
+            change(images, 0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mask_epochs": 0},
+        {"generator_epochs": 0},
+        {"generator_width": 0},
+        {"density": 2},
+        {"backdoor_share": 0.4},
+        {"diversity": -1},
+        {"classifier_lr": 0},
+        {"batch_size": 0},
+        {"surrogate_epochs": -1},
+        {"cover_rate": 1},
+    ],
+)
+def test_wrong_parameters_are_refused_at_once(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        InputAware(**wrong)
+
+
+def test_wrong_data_is_refused(fitted):
+    with pytest.raises(ConfigError, match="expected target from 0 to 3"):
+        ATTACK.prepare(random_dataset(), context(), target=4)
+    with pytest.raises(DataError, match="at least two images"):
+        ATTACK.prepare(random_dataset(1), context(), target=0)
+    with pytest.raises(DataError, match="expected uint8 images of 3 x 32 x 32"):
+        fitted.trigger(random_dataset(1).images, 0)
