@@ -8,11 +8,12 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from nab.cli_grid import cache_app, grid
+from nab.cli_options import DataRootOption, DeviceOption, ProfileOption, ResultsOption, StagesOption, parse_settings
 from nab.errors import ConfigError, NabError
 
 app = typer.Typer(
@@ -22,9 +23,8 @@ app = typer.Typer(
     help="Backdoor attacks on training data, and the non-adversarial backdoor (NAB) against them.",
 )
 
-ProfileOption = Annotated[str, typer.Option(help="smoke, laptop, paper, or the path of a YAML file of your own.")]
-ResultsOption = Annotated[Path, typer.Option(help="Folder of the results; each profile has a folder in it.")]
-DataRootOption = Annotated[Path | None, typer.Option(help="Folder that holds the data.", envvar="NAB_DATA")]
+app.command("grid")(grid)
+app.add_typer(cache_app, name="cache")
 
 
 @app.command("run")
@@ -47,14 +47,15 @@ def run_command(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any other setting, e.g. recipe.lr=0.05 or detector.epochs=8."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceOption = "auto",
     data_root: DataRootOption = None,
-    results: ResultsOption = Path("results"),
+    results: ResultsOption = "results",
+    stages: StagesOption = None,
     force: Annotated[bool, typer.Option("--force", help="Run again even if there is a result.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Poison, defend, train and evaluate once. A finished run is read back. Options override the profile."""
-    from nab.experiments import load_profile, run
+    from nab.experiments import StageCache, load_profile, run
 
     overrides: dict[str, Any] = {
         "dataset": dataset,
@@ -72,8 +73,17 @@ def run_command(
         "seed": seed,
     }
     chosen = load_profile(profile)
-    config = chosen.config(**(overrides | _parse_settings(settings or [])))
-    result = run(config, profile=chosen.name, results=results, data_root=data_root, device=device, force=force)
+    config = chosen.config(**(overrides | parse_settings(settings or [])))
+    keeper = StageCache(stages)
+    result = run(
+        config,
+        profile=chosen.name,
+        results=results,
+        data_root=data_root,
+        device=device,
+        force=force,
+        keeper=keeper,
+    )
     if as_json:
         print(json.dumps(result.model_dump(mode="json")))
         return
@@ -84,7 +94,9 @@ def run_command(
 
 @app.command()
 def show(
-    folder: Annotated[Path, typer.Argument(help="Folder of results, searched with its sub-folders.")] = Path("results"),
+    folder: Annotated[
+        str, typer.Argument(help="Folder or fsspec address of results, searched with its sub-folders.")
+    ] = "results",
 ) -> None:
     """Show stored results as a table."""
     from nab.experiments import read_results
@@ -114,7 +126,7 @@ def book(
         list[str] | None, typer.Option("-p", metavar="NAME VALUE", help="Another notebook parameter; may be repeated.")
     ] = None,
     data_root: DataRootOption = None,
-    results: ResultsOption = Path("results"),
+    results: ResultsOption = "results",
     in_place: Annotated[
         bool, typer.Option("--in-place", help="Replace the executed notebooks that are kept in book/.")
     ] = False,
@@ -122,25 +134,9 @@ def book(
     """Run every notebook with papermill, then build the HTML book, and print where it is."""
     from nab.report.book import build_book
 
-    given = _parse_settings(parameters or [])
+    given = parse_settings(parameters or [])
     page = build_book(profile, given, data_root=data_root, results=results, in_place=in_place)
     print(page)
-
-
-def _parse_settings(settings: list[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` pairs; a value is read as YAML, so numbers, lists and true become what they look like."""
-    import yaml
-
-    parsed = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"expected KEY=VALUE, got {setting!r}")
-        try:
-            parsed[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"expected a YAML value for {key}, got {value!r}") from None
-    return parsed
 
 
 _ClickException: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")

@@ -12,28 +12,32 @@ import nab
 
 PACKAGE = Path(nab.__file__).parent
 
-BASE = {"errors", "registry", "checks", "seeding", "paths", "files", "progress"}
+BASE = {"errors", "registry", "checks", "seeding", "paths", "files", "progress", "digest"}
 CORE = BASE | {"data", "stamp", "models", "training"}
 ALLOWED = {
     "errors": set(),
     "registry": {"errors"},
     "checks": {"errors"},
     "seeding": set(),
-    "paths": set(),
+    "paths": {"errors"},
     "files": set(),
     "progress": set(),
+    "digest": set(),
     "data": BASE,
     "stamp": BASE,
     "models": BASE,
     "training": BASE | {"data", "stamp", "models"},
-    "attacks": BASE | {"data"},
+    "attacks": CORE,
     "evaluation": CORE | {"attacks"},
     "detection": CORE,
     "pseudolabels": CORE,
     "defenses": CORE | {"detection", "pseudolabels"},
     "experiments": CORE | {"attacks", "evaluation", "detection", "pseudolabels", "defenses"},
     "report": CORE | {"attacks", "evaluation", "detection", "pseudolabels", "defenses", "experiments"},
-    "cli": BASE | {"experiments", "report"},
+    "__main__": {"cli"},
+    "cli_options": {"errors"},
+    "cli_grid": CORE | {"experiments", "report", "cli_options"},
+    "cli": BASE | {"experiments", "report", "cli_grid", "cli_options"},
 }
 """What each part of the library may import from the others; see "Imports go one way" in the design."""
 

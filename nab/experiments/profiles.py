@@ -6,20 +6,32 @@ import copy
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from nab.attacks import ATTACKS
+from nab.defenses import DEFENSES
+from nab.detection import DETECTORS
 from nab.errors import ConfigError
 from nab.experiments.config import RunConfig, make_config
 from nab.experiments.result import RunResult
 from nab.experiments.run import run
 from nab.paths import RESULTS
+from nab.pseudolabels import LABELERS
 from nab.registry import first_problem, unknown_name
 
 FOLDER = Path(__file__).parent / "profiles"
-METHOD_KINDS = ("attack", "defense", "detector", "labeler")
+REGISTRIES: dict[str, dict[str, type[Any]]] = {
+    "attack": ATTACKS,
+    "defense": DEFENSES,
+    "detector": DETECTORS,
+    "labeler": LABELERS,
+}
+METHOD_KINDS = tuple(REGISTRIES)
+
+Block = dict[str, list[Any] | Literal["all"]]
 
 
 class Profile(BaseModel):
@@ -30,7 +42,9 @@ class Profile(BaseModel):
         summary: one line.
         run: fields of `RunConfig`, methods by name.
         params: per kind of method and name, the hyper-parameters that differ from the source's.
-        grid: fields and the values that the profile's grid crosses, slowest first.
+        rates: per attack, the poison rate that differs from the usual one.
+        grid: fields and the values that the profile's grid crosses, slowest first; ``"all"`` stands for every name that
+            is registered. Or several such mappings, the most important first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,7 +53,8 @@ class Profile(BaseModel):
     summary: str
     run: dict[str, Any]
     params: dict[str, dict[str, dict[str, Any]]] = {}
-    grid: dict[str, list[Any]] = {}
+    rates: dict[str, float] = {}
+    grid: Block | list[Block] = {}
 
     def config(self, **overrides: Any) -> RunConfig:
         """One run: the profile's settings, with those of ``overrides`` that are not None in their place.
@@ -57,6 +72,9 @@ class Profile(BaseModel):
             if kind in values:
                 name = str(values[kind])
                 values[kind] = {"name": name, "params": copy.deepcopy(self.params.get(kind, {}).get(name, {}))}
+        attack = values.get("attack", {}).get("name")
+        if "poison_rate" not in given and attack in self.rates:
+            values["poison_rate"] = self.rates[attack]
         for key, value in given.items():
             if "." in key:
                 _reach(values, key, value)
@@ -79,9 +97,25 @@ class Profile(BaseModel):
         return run(config, profile=self.name, results=results, data_root=data_root, device=device, force=force)
 
     def expand(self) -> Iterator[RunConfig]:
-        """Every run of the grid, the most important first (as the YAML lists them)."""
-        for combination in itertools.product(*self.grid.values()):
-            yield self.config(**dict(zip(self.grid, combination, strict=True)))
+        """Every run of the grid once, the most important first (as the YAML lists them)."""
+        seen = set()
+        for block in self.grid if isinstance(self.grid, list) else [self.grid]:
+            values = [self._every(key) if value == "all" else value for key, value in block.items()]
+            for combination in itertools.product(*values):
+                config = self.config(**dict(zip(block, combination, strict=True)))
+                if config.hash not in seen:
+                    seen.add(config.hash)
+                    yield config
+
+    def _every(self, field: str) -> list[str]:
+        """Every registered name for a field."""
+        if field not in REGISTRIES:
+            raise ConfigError(
+                f"profile {self.name!r}, grid, {field}: expected a list of values, got 'all' "
+                f"(which is for {', '.join(REGISTRIES)})"
+            )
+        # An oracle is an ablation, made where a table asks for it.
+        return [name for name, method in REGISTRIES[field].items() if not getattr(method, "is_oracle", False)]
 
 
 def _reach(values: dict[str, Any], key: str, value: Any) -> None:

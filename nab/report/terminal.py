@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 from collections.abc import Iterable
 
 from rich.console import Console
 from rich.table import Table
 
 from nab.experiments import RunResult, load_profile, profile_names
+from nab.experiments.stages import Entry
 from nab.registry import unknown_name
 
 COLUMNS = {
@@ -47,6 +50,19 @@ def print_results(results: Iterable[RunResult]) -> None:
     # Into a file or a pipe the table is written at its own width, not cut to a terminal's.
     console = console if console.is_terminal else Console(width=160)
     console.print(table)
+
+
+def print_cache(entries: Iterable[Entry]) -> None:
+    """One row per kept output."""
+    table = Table("stage", "key", "last used", box=None, pad_edge=False)
+    for heading in ("MB", "cost"):
+        table.add_column(heading, justify="right")
+    for entry in entries:
+        used = datetime.datetime.fromtimestamp(entry.used).isoformat(sep=" ", timespec="minutes")
+        seconds = json.loads(entry.record.read_bytes())["seconds"]
+        table.add_row(entry.stage, entry.key, used, f"{entry.size / 1e6:.1f}", f"{seconds or 0:.1f} s")
+    console = Console()
+    (console if console.is_terminal else Console(width=160)).print(table)
 
 
 def registries() -> dict[str, dict[str, tuple[str, str]]]:

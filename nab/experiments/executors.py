@@ -1,0 +1,143 @@
+"""Where the grid's runs are executed: processes of this machine, or a cluster.
+
+Scheduling is the engines'; all that is asked of them is `submit`, in the manner of `concurrent.futures`.
+"""
+
+from __future__ import annotations
+
+import abc
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from nab.errors import ConfigError
+
+BACKENDS = ("loky", "ray", "dask")
+CLUSTER_EXTRA = "pip install 'nab[cluster]'"
+
+
+class Executor(abc.ABC):
+    """Takes calls and hands back futures."""
+
+    @abc.abstractmethod
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Call ``work`` somewhere else."""
+
+    @abc.abstractmethod
+    def stop(self) -> None:
+        """End everything, calls that are running too."""
+
+    def renew(self) -> None:  # noqa: B027 - clusters renew themselves
+        """Be usable again after a worker died."""
+
+
+class Processes(Executor):
+    """Processes of this machine (loky, the engine of joblib).
+
+    joblib's own interface offers no deadline and gives up altogether when a worker is killed; its engine does better.
+    """
+
+    def __init__(self, jobs: int, threads: int) -> None:
+        self._jobs = jobs
+        # Before torch is imported: its threads are counted once.
+        self._environment = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        self.renew()
+
+    def renew(self) -> None:
+        from loky import ProcessPoolExecutor
+
+        self._pool = ProcessPoolExecutor(self._jobs, env=self._environment)
+
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future: Future[Any] = self._pool.submit(work, *arguments)
+        return future
+
+    def stop(self) -> None:
+        self._pool.shutdown(wait=True, kill_workers=True)
+
+
+class Ray(Executor):
+    """Tasks of a Ray cluster, which starts those of a lost node again on another one.
+
+    Args:
+        address: of the cluster; the one of the environment (``RAY_ADDRESS``), or a fresh local one, if None.
+        threads: processors per task.
+        gpus: share of a GPU per task; 0 for none.
+    """
+
+    def __init__(self, address: str | None, threads: int, gpus: float) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise ConfigError(f"backend 'ray' needs ray: {CLUSTER_EXTRA}") from None
+        self._ray: Any = ray
+        if not ray.is_initialized():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        self._resources = {"num_cpus": threads, "num_gpus": gpus, "max_retries": 3}
+        self._references: list[Any] = []
+
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        reference = self._ray.remote(**self._resources)(work).remote(*arguments)
+        self._references.append(reference)
+        future: Future[Any] = reference.future()
+        return future
+
+    def stop(self) -> None:
+        for reference in self._references:
+            self._ray.cancel(reference, force=True)
+
+
+class Dask(Executor):
+    """Tasks of a Dask cluster.
+
+    Dask cannot interrupt a task: at the end of a time budget those of a cluster of somebody else run on, and only their
+    results are awaited no longer.
+
+    Args:
+        address: of its scheduler; a fresh local one of ``jobs`` processes if None.
+    """
+
+    def __init__(self, address: str | None, jobs: int) -> None:
+        try:
+            from distributed import Client
+        except ImportError:
+            raise ConfigError(f"backend 'dask' needs distributed: {CLUSTER_EXTRA}") from None
+        local = {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": None}
+        self._client = Client(address) if address else Client(**local)
+        self._futures = self._client.get_executor(pure=False)
+
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future: Future[Any] = self._futures.submit(work, *arguments)
+        return future
+
+    def stop(self) -> None:
+        self._futures.shutdown(wait=False)
+        self._client.close()  # and with it a local cluster
+
+
+def usable_cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def make_executor(backend: str, *, address: str | None, jobs: int, threads: int, gpus: float) -> Executor:
+    """The executor ``backend``.
+
+    Args:
+        backend: one of `BACKENDS`.
+        address: of the cluster; see the classes.
+        jobs: how many runs side by side.
+        threads: of each of them.
+        gpus: share of a GPU that each of them takes.
+
+    Raises:
+        ConfigError: what it needs is not installed, or cannot be reached.
+    """
+    try:
+        if backend == "ray":
+            return Ray(address, threads, gpus)
+        return Dask(address, jobs) if backend == "dask" else Processes(jobs, threads)
+    except (OSError, ConnectionError) as error:
+        raise ConfigError(f"backend {backend!r} cannot be reached: {error}") from None

@@ -1,0 +1,90 @@
+"""The grid on clusters: on Ray with a node that is lost halfway, and on Dask."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nab.experiments import Cell, Grid, RunConfig, Settings, make_executor, read_results
+from nab.experiments.grid import work
+
+TINY = {"train_size": 100, "model": "resnet9", "width": 4, "monitor_size": 20, "recipe": {"epochs": 1}}
+
+
+def logged(config: RunConfig, settings: Settings) -> tuple[str, Any]:
+    """`work`, with a line for every start: run and node, or process."""
+    import ray
+
+    where = ray.get_runtime_context().get_node_id() if ray.is_initialized() else str(os.getpid())
+    with Path(settings.results + ".log").open("a") as log:
+        log.write(f"{config.seed} {where}\n")
+    return work(config, settings)
+
+
+@pytest.fixture
+def how(tmp_path, monkeypatch) -> Settings:
+    monkeypatch.setattr("nab.experiments.grid.work", logged)
+    return Settings("mine", str(tmp_path / "results"), str(tmp_path / "stages"), None, "cpu", 1)
+
+
+def starts(how: Settings) -> list[list[str]]:
+    return [line.split() for line in Path(how.results + ".log").read_text().splitlines()]
+
+
+def contents(how: Settings) -> dict[Path, tuple[int, bytes]]:
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path(how.results).rglob("*.json")}
+
+
+@pytest.fixture
+def cluster(monkeypatch) -> Iterator[Any]:
+    """A Ray cluster on this machine: a head that computes nothing, and two nodes of one processor."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    import ray
+    from ray.cluster_utils import Cluster
+
+    system = {"health_check_period_ms": 500, "health_check_failure_threshold": 4, "health_check_initial_delay_ms": 0}
+    made = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "object_store_memory": 80_000_000, "_system_config": system},
+    )
+    made.workers = [made.add_node(num_cpus=1, object_store_memory=80_000_000) for _ in range(2)]
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.mark.slow
+def test_ray_finishes_all_runs_although_a_node_is_lost_halfway(cluster, how):
+    grid = Grid([RunConfig(seed=seed, **TINY) for seed in range(6)], how)
+    finished: dict[Path, tuple[int, bytes]] = {}
+
+    def lose_a_node(cell: Cell | None) -> None:
+        if len(grid.of_state("done")) == 2 and not finished:
+            finished.update(contents(how))
+            cluster.remove_node(cluster.workers[0], allow_graceful=False)
+
+    executor = make_executor("ray", address=cluster.address, jobs=2, threads=1, gpus=0)
+    grid.execute(executor, 2, tell=lose_a_node)
+    assert [(cell.state, cell.message) for cell in grid.cells] == [("done", "")] * 6
+    assert len(read_results(how.results)) == 6
+    assert len(finished) >= 2
+    assert {path: contents(how)[path] for path in finished} == finished
+    began = Counter(seed for seed, _ in starts(how))
+    assert sum(began.values()) <= 6 + 1, "at most what the lost node was doing is done again"
+    done_before = {path.name.split("-s")[1].split("-")[0] for path in finished}
+    assert all(began[seed] == 1 for seed in done_before)
+    assert len({node for _, node in starts(how)}) == 2
+
+
+def test_dask_does_a_grid(how):
+    grid = Grid([RunConfig(seed=seed, **TINY) for seed in range(2)], how)
+    grid.execute(make_executor("dask", address=None, jobs=2, threads=1, gpus=0), 2)
+    assert [(cell.state, cell.message) for cell in grid.cells] == [("done", "")] * 2
+    assert len(read_results(how.results)) == 2
+    assert str(os.getpid()) not in {process for _, process in starts(how)}, "in processes of its own"
