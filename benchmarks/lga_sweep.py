@@ -61,7 +61,7 @@ def measure(train_set: Dataset, name: str, attack: str, seed: int) -> None:
     part = take(train_set, TRAIN_SIZE, seed)
     poisoned = poison(part, make_attack(attack), rate=0.1, target=0, seed=seed)
     is_poisoned = poisoned.truth.is_poisoned
-    hook = GradientAscentHook(detector.gamma, len(part), EPOCHS, torch.device("cpu"))
+    hook = GradientAscentHook(detector.gamma, len(part), torch.device("cpu"))
 
     def monitor(predictor: Predictor) -> dict[str, float]:
         losses = F.cross_entropy(predictor.logits(poisoned.dataset.images), poisoned.dataset.labels, reduction="none")

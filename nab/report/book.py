@@ -17,7 +17,7 @@ from nab.experiments import load_profile
 from nab.paths import RESULTS
 from nab.paths import data_root as _data_root
 from nab.progress import track
-from nab.report.sweep import FOLDER as SWEEP
+from nab.report.benchmarks import FOLDER as MEASURED
 
 NOTEBOOKS = Path("notebooks")
 BOOK = Path("book")
@@ -47,9 +47,9 @@ def digest_of(paths: list[Path]) -> str:
 
 
 def results_digest(results: Path) -> str:
-    """What the kept notebooks were made from: the results that are kept in the checkout, and the sweep."""
+    """What the kept notebooks were made from: the results that are kept in the checkout, and the benchmarks'."""
     kept = [path for name in ("laptop", "paper") for path in (results / name).glob("*.json")]
-    return digest_of(kept + list(SWEEP.glob("*.json")))
+    return digest_of(kept + list(MEASURED.rglob("*.json")))
 
 
 def execute(
@@ -182,7 +182,7 @@ def build_book(
     parameters: Mapping[str, Any] | None = None,
     *,
     data_root: str | Path | None = None,
-    results: Path = RESULTS,
+    results: str | Path = RESULTS,
     in_place: bool = False,
 ) -> Path:
     """Run every notebook, then build the HTML book.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from nab.attacks import Attack
 from nab.data import Dataset
-from nab.experiments import RunResult
+from nab.experiments import Attacked, RunResult
 from nab.report.style import CLEAN, INK, NEUTRAL, POISONED
 from nab.stamp import Stamp
 from nab.training import Recipe
@@ -30,28 +32,71 @@ def draw(axes: Axes, image: Tensor) -> None:
         spine.set_visible(False)
 
 
-def attack_gallery(
-    test: Dataset, attacks: dict[str, Attack], *, stamp: Stamp, recipe: Recipe, seed: int, index: int
-) -> Figure:
-    """F2: one image under every attack: clean, triggered, difference, triggered and stamped.
+def attack_gallery(attacked: Mapping[str, Attacked], *, stamp: Stamp, recipe: Recipe, index: int) -> Figure:
+    """F2: one row per attack: the test image ``index`` clean, triggered, their difference, triggered and stamped, then
+    a poisoned training image and, where an attack has covers, a cover.
 
-    The difference is magnified so that its largest value is white; the factor stands above it.
+    The difference is magnified so that its largest value is white; the factor stands above it. Above a training image
+    stand its true class and the label that it was given.
     """
-    columns = ("clean", "triggered", "difference", "triggered, stamped")
-    figure, grid = plt.subplots(len(attacks), len(columns), figsize=(8.4, 2.2 * len(attacks)), squeeze=False)
-    clean = test.images[index : index + 1]
-    for axes, (name, attack) in zip(grid, attacks.items(), strict=True):
-        triggered = attack.trigger(clean, seed)
-        difference = (triggered.float() - clean.float()).abs()[0]
-        factor = 255 / max(float(difference.max()), 1.0)
-        views = (clean[0], triggered[0], difference * factor / 255, stamped_pixels(triggered, stamp, recipe)[0])
-        titles = (*columns[:2], f"difference x {factor:.1f}", columns[3])
-        for ax, view, title in zip(axes, views, titles, strict=True):
-            draw(ax, view)
-            ax.set_title(title, fontsize=10)
-        axes[0].set_ylabel(name, fontsize=12)
-    figure.tight_layout()
+    has_covers = any(_is_cover(data).any() for data in attacked.values())
+    columns = ("clean", "triggered", "difference", "and stamped", "as poison", "as cover")[: 6 if has_covers else 5]
+    figure, grid = plt.subplots(
+        len(attacked),
+        len(columns),
+        figsize=(1.3 * len(columns) + 1.2, 1.62 * len(attacked) + 0.3),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axes, (name, data) in zip(grid, attacked.items(), strict=True):
+        views = [*_test_views(data, index, stamp, recipe), *_training_views(data)]
+        for ax, (title, image) in zip(axes, views, strict=False):
+            draw(ax, image)
+            ax.set_title(title, fontsize=8, pad=2)
+        for ax in axes[len(views) :]:
+            ax.set_box_aspect(1)
+            ax.set_axis_off()
+        axes[0].set_ylabel(name, fontsize=9, color=INK, rotation=0, ha="right", va="center", labelpad=6)
+    for ax, column in zip(grid[0], columns, strict=True):
+        ax.annotate(column, (0.5, 1.2), xycoords="axes fraction", ha="center", fontsize=10, fontweight="bold")
     return figure
+
+
+def _is_cover(data: Attacked) -> Tensor:
+    truth = data.poisoned.truth
+    return truth.is_touched & ~truth.is_poisoned
+
+
+def _test_views(data: Attacked, index: int, stamp: Stamp, recipe: Recipe) -> list[tuple[str, Tensor]]:
+    """Titles and images: clean, triggered, difference, triggered and stamped."""
+    clean, triggered = data.test.images[index], data.triggered.images[index]
+    change, factor = magnified(clean, triggered)
+    return [
+        (data.test.classes[int(data.test.labels[index])], clean),
+        ("", triggered),
+        (f"x {factor:.1f}", change),
+        ("", stamped_pixels(triggered[None], stamp, recipe)[0]),
+    ]
+
+
+def _training_views(data: Attacked) -> list[tuple[str, Tensor]]:
+    """Titles and images: a poisoned one, whose label changed if that happens at all, and a cover if there is any."""
+    given, truth = data.poisoned.dataset, data.poisoned.truth
+    is_relabelled = truth.is_poisoned & (given.labels != truth.true_labels)
+    chosen = [is_relabelled if is_relabelled.any() else truth.is_poisoned, _is_cover(data)]
+    views = []
+    for position in (int(where.nonzero()[0]) for where in chosen if where.any()):
+        name, label = (given.classes[int(labels[position])] for labels in (truth.true_labels, given.labels))
+        views.append((f"{name}, kept" if name == label else f"{name} \u2192 {label}", given.images[position]))
+    return views
+
+
+def magnified(clean: Tensor, changed: Tensor) -> tuple[Tensor, float]:
+    """The absolute difference of two images (uint8, C x H x W), float in [0, 1], its largest value 1; and the factor by
+    which it was magnified."""
+    difference = (changed.float() - clean.float()).abs()
+    factor = 255 / max(float(difference.max()), 1.0)
+    return (difference * factor / 255).clamp(max=1), factor
 
 
 def predictions(

@@ -1,0 +1,98 @@
+"""How many runs a grid finishes in a minute: one, two and four side by side, and on a Ray cluster of two nodes.
+
+    python benchmarks/grid.py
+
+Every measurement is the whole command, start of the workers included, on fresh folders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+from common import keep, parse, parser
+from rich.console import Console
+from rich.table import Table
+
+from nab.experiments import load_profile, read_results
+from nab.training import Runtime
+
+SEEDS = 8
+EPOCHS = 10
+
+
+def small_grid(folder: Path) -> Path:
+    """A profile of equal runs: the smoke profile's undefended one with several seeds."""
+    smoke = load_profile("smoke")
+    run = smoke.run | {"recipe": smoke.run["recipe"] | {"epochs": EPOCHS}}
+    path = folder / "throughput.yaml"
+    path.write_text(yaml.safe_dump({"summary": "equal runs", "run": run, "grid": {"seed": list(range(SEEDS))}}))
+    return path
+
+
+def seconds_of_grid(*options: str) -> float:
+    """Wall time of one `nab grid` over the small grid, from nothing."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        command = [sys.executable, "-m", "nab", "grid", "--profile", str(small_grid(folder))]
+        command += ["--results", str(folder / "results"), "--stages", str(folder / "stages"), *options]
+        start = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        seconds = time.perf_counter() - start
+        finished = len(read_results(folder / "results"))
+    if finished != SEEDS:
+        raise SystemExit(f"expected {SEEDS} finished runs, got {finished}")
+    return seconds
+
+
+@contextlib.contextmanager
+def ray_cluster(nodes: int) -> Iterator[str]:
+    """The address of a local cluster whose head does no work and whose nodes have one processor each."""
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0"}
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        for _ in range(nodes):
+            cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parser(__doc__, repeats=1)
+    options.add_argument("--jobs", type=int, nargs="+", default=[1, 2, 4])
+    options.add_argument("--ray", action=argparse.BooleanOptionalAction, default=True)
+    given, device = parse(options, arguments)
+    table = Table("grid", "seconds", "runs per minute")
+    runtime = Runtime.choose(device, "auto", 16)
+
+    def measure(what: str, jobs: int, *extra: str) -> None:
+        seconds = min(
+            seconds_of_grid("--jobs", str(jobs), "--device", given.device, *extra) for _ in range(given.repeats)
+        )
+        measured = {"seconds": seconds, "runs_per_minute": 60 * SEEDS / seconds}
+        settings = {"what": what, "jobs": jobs, "runs": SEEDS, "epochs": EPOCHS, "profile": "smoke"}
+        keep(given.results, "grid", what, settings=settings, measured=measured, runtime=runtime)
+        table.add_row(what, f"{seconds:.1f}", f"{measured['runs_per_minute']:.1f}")
+
+    for jobs in given.jobs:
+        measure(f"{jobs} job{'s' if jobs > 1 else ''}", jobs)
+    if given.ray:
+        with ray_cluster(2) as address:
+            measure("ray, 2 nodes", 2, "--backend", "ray", "--address", address)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

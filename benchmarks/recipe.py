@@ -1,0 +1,94 @@
+"""Does a quick recipe do what the paper's does? Both on the same part of CIFAR-10, with and without NAB.
+
+    python benchmarks/recipe.py --data-root DIR
+
+Runs that were finished before are read back, from the folder of results that the book is made from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from common import keep, parse, parser
+from rich.console import Console
+
+from nab.experiments import RunResult, load_profile
+from nab.report.benchmarks import settings_and_figures
+from nab.training import Recipe, Runtime
+
+METRICS = {
+    "clean_accuracy": "ACC",
+    "attack_success_rate": "ASR",
+    "robust_accuracy": "RA",
+    "attack_success_rate_unstamped": "ASR, no stamp",
+    "detection_accuracy": "suspects poisoned",
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parser(__doc__, repeats=1)
+    options.add_argument("--data-root")
+    options.add_argument("--profile", default="laptop", help="whose recipe is the quick one")
+    options.add_argument("--attack", default="badnets")
+    options.add_argument("--seeds", type=int, default=1)
+    options.add_argument("--defense", nargs="+", default=["none", "nab"])
+    options.add_argument("--runs", type=Path, default=Path("results"))
+    given, device = parse(options, arguments)
+    profile = load_profile(given.profile)
+    recipes = {"the paper's": _plain(Recipe()), "quick": profile.run["recipe"]}
+    measurements = []
+    for defense in given.defense:
+        for name, recipe in recipes.items():
+            runs = [
+                profile.run_one(
+                    attack=given.attack,
+                    defense=defense,
+                    recipe=recipe,
+                    seed=seed,
+                    results=given.runs,
+                    data_root=given.data_root,
+                    device=given.device,
+                )
+                for seed in range(given.seed, given.seed + given.seeds)
+            ]
+            config = runs[0].config
+            settings = {
+                "defense": defense,
+                "recipe": name,
+                "epochs": config.recipe.epochs,
+                "batch_size": config.recipe.batch_size,
+                "profile": profile.name,
+                "attack": given.attack,
+                "model": config.model,
+                "width": config.width,
+                "train_images": config.train_size,
+                "seeds": given.seeds,
+                "runs": [run.hash for run in runs],
+            }
+            runtime = Runtime.choose(device, config.recipe.precision, config.width)
+            what = f"{defense}, {name}"
+            measurements.append(
+                keep(given.results, "recipe", what, settings=settings, measured=_measured(runs), runtime=runtime)
+            )
+    Console(width=160).print(settings_and_figures(measurements).to_string(index=False))
+
+
+def _measured(runs: list[RunResult]) -> dict[str, Any]:
+    shown = {
+        short: [float(value) for run in runs if (value := run.metrics.get(name)) is not None]
+        for name, short in METRICS.items()
+    }
+    seconds = {"seconds of training": [run.seconds["training"] for run in runs]}
+    return {name: values for name, values in (shown | seconds).items() if values}
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(recipe).items()
+    }
+
+
+if __name__ == "__main__":
+    main()

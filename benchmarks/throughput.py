@@ -1,0 +1,153 @@
+"""Images per second: this library against a plain DataLoader pipeline, with the network and without.
+
+    python benchmarks/throughput.py [--width 64 16] [--batch-size 64 128 512] [--workers 0 2] [--repeats 3]
+
+Both sides train the same network with the same augmentation (crop, flip; the input pipeline alone with cutout too).
+They take turns, because a machine's absolute speed drifts; every repetition of either is in the JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from common import DATA, epoch_seconds, images_of, keep, parse, parser, show, spread, synchronize
+from plain import PlainTraining, plain_loader
+
+from nab.data import Dataset
+from nab.models import build_model
+from nab.training import Batches, Recipe, Runtime
+
+MODEL = "resnet18"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parser(__doc__, repeats=3)
+    options.add_argument("--data", choices=DATA, default="noise")
+    options.add_argument("--data-root", help="for cifar10")
+    options.add_argument("--width", type=int, nargs="+", default=[64, 16])
+    options.add_argument("--batch-size", type=int, nargs="+", default=[64, 128, 512])
+    options.add_argument(
+        "--workers", type=int, nargs="+", default=[0, 2], help="of the plain DataLoader; all are tried"
+    )
+    options.add_argument("--images", type=int, help="per epoch; 512 on a processor, 51200 on a GPU")
+    options.add_argument("--input-images", type=int, default=10240, help="per epoch of the input pipeline alone")
+    given, device = parse(options, arguments)
+    count = given.images or (51_200 if device.type == "cuda" else 512)
+    rows = []
+    for batch_size in given.batch_size:
+        dataset = images_of(given.data, whole(given.input_images, batch_size), given.seed, given.data_root)
+        rows.append(measure_input(dataset, batch_size, given, device))
+    for width in given.width:
+        for batch_size in given.batch_size:
+            dataset = images_of(given.data, whole(count, batch_size), given.seed, given.data_root)
+            rows.append(measure_training(dataset, width, batch_size, given, device))
+    show("images per second: median (least-greatest)", rows)
+
+
+def whole(count: int, batch_size: int) -> int:
+    """The count, rounded to whole batches, and at least two of them."""
+    return max(2, round(count / batch_size)) * batch_size
+
+
+def measure_training(
+    dataset: Dataset, width: int, batch_size: int, given: argparse.Namespace, device: torch.device
+) -> dict[str, str]:
+    """Ours in the device's best precision and in float32, and the plain loop with each number of workers."""
+    recipe = Recipe(epochs=3, batch_size=batch_size, cutout=0)
+    plain = {
+        workers: PlainTraining(
+            build_model(MODEL, num_classes=dataset.num_classes, width=width, seed=given.seed),
+            plain_loader(dataset, recipe, workers, device),
+            recipe,
+            device,
+        )
+        for workers in given.workers
+    }
+    runtime = Runtime.choose(device, "auto", width)
+    ours = {"ours": recipe}
+    if runtime.precision != torch.float32:
+        ours["ours, float32"] = dataclasses.replace(recipe, precision="float32")
+    for side in plain.values():
+        side.epoch()  # starts its workers and lays out its memory
+    seconds: dict[str, list[float]] = {}
+    for _ in range(given.repeats):
+        for name, own in ours.items():
+            found = epoch_seconds(dataset, own, model=MODEL, width=width, seed=given.seed, device=device)
+            seconds.setdefault(name, []).append(statistics.mean(found))
+        for workers, side in plain.items():
+            seconds.setdefault(f"plain, {workers} workers", []).append(side.epoch())
+    settings = settings_of(dataset, recipe, given) | {"model": MODEL, "width": width}
+    keep(given.results, "throughput", "training", settings=settings, measured={"seconds": seconds}, runtime=runtime)
+    return row_of(f"{MODEL}, width {width}", batch_size, len(dataset), seconds)
+
+
+def measure_input(dataset: Dataset, batch_size: int, given: argparse.Namespace, device: torch.device) -> dict[str, str]:
+    """Batches made and, on a GPU, brought there; no network."""
+    recipe = Recipe(batch_size=batch_size)
+    batches = Batches(dataset.images, recipe, device, torch.Generator(device).manual_seed(given.seed))
+    loaders = {workers: plain_loader(dataset, recipe, workers, device) for workers in given.workers}
+
+    def ours() -> None:
+        for index in batches.epoch():
+            batches.augment(index)
+
+    def plain(workers: int) -> None:
+        for images, _ in loaders[workers]:
+            images.to(device, non_blocking=True)
+
+    def timed(run: Any, *values: int) -> float:
+        synchronize(device)
+        start = time.perf_counter()
+        run(*values)
+        synchronize(device)
+        return time.perf_counter() - start
+
+    seconds: dict[str, list[float]] = {}
+    for repeat in range(given.repeats + 1):
+        found = {"ours": timed(ours)} | {f"plain, {w} workers": timed(plain, w) for w in given.workers}
+        if repeat:  # the first round starts workers and fills caches
+            for name, value in found.items():
+                seconds.setdefault(name, []).append(value)
+    runtime = Runtime.choose(device, "float32", 64)
+    settings = settings_of(dataset, recipe, given)
+    measured = {"seconds": seconds}
+    keep(given.results, "throughput", "input pipeline", settings=settings, measured=measured, runtime=runtime)
+    return row_of("input pipeline alone", batch_size, len(dataset), seconds)
+
+
+def settings_of(dataset: Dataset, recipe: Recipe, given: argparse.Namespace) -> dict[str, Any]:
+    augmentation = {name: getattr(recipe, name) for name in ("crop_padding", "flip", "cutout")}
+    return {
+        "data": dataset.name,
+        "images": len(dataset),
+        "batch_size": recipe.batch_size,
+        "repeats": given.repeats,
+        "seed": given.seed,
+        **augmentation,
+    }
+
+
+def row_of(what: str, batch_size: int, images: int, seconds: dict[str, list[float]]) -> dict[str, str]:
+    """A line of the table on the terminal; the book makes its own from the JSON."""
+    rates = {name: [images / value for value in values] for name, values in seconds.items()}
+    best = max((name for name in rates if name.startswith("plain")), key=lambda name: statistics.median(rates[name]))
+    ratios = [theirs / ours for ours, theirs in zip(seconds["ours"], seconds[best], strict=True)]
+    return {
+        "what": what,
+        "batch": str(batch_size),
+        "ours": spread(rates["ours"]),
+        "ours, float32": spread(rates["ours, float32"]) if "ours, float32" in rates else "",
+        "plain": spread(rates[best]),
+        "workers": best.split()[1],
+        "times": spread(ratios, 1),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""What attacks change, and how well they succeed against a network without a defence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from nab.attacks import ATTACKS
+from nab.experiments import Attacked, RunResult, load_profile
+from nab.report.tables import frame, runs_of, summarise
+
+SSIM_SIGMA, SSIM_WINDOW = 1.5, 11
+"""The Gaussian of structural similarity in pixels, and the side of the window that it leaves."""
+
+
+def undefended_runs(results: str | Path, profile: str) -> list[RunResult]:
+    """The profile's results without a defence, at every poison rate; all other settings are the profile's own."""
+    chosen = load_profile(profile)
+
+    def is_plain(run: RunResult) -> bool:
+        config = run.config
+        rate = {"poison_rate": config.poison_rate, "seed": config.seed}
+        return run.hash == chosen.config(attack=config.attack.name, defense="none", **rate).hash
+
+    return [run for run in runs_of(results, chosen.name) if is_plain(run)]
+
+
+def rate_table(runs: Iterable[RunResult]) -> pd.DataFrame:
+    """ACC and ASR by data, attack and poison rate: mean and deviation, and how many seeds."""
+    table = frame(runs)
+    if not table.empty:
+        order = {name: place for place, name in enumerate(ATTACKS)}
+        table = table.assign(_place=table["attack"].map(order), images=table["dataset"])
+        table = table.sort_values(["images", "_place", "poison_rate", "seed"])
+        table["poisoned"] = [
+            f"{100 * rate:g} % of {'the target class' if ATTACKS[name].clean_label else 'all'}"
+            for name, rate in zip(table["attack"], table["poison_rate"], strict=True)
+        ]
+    return summarise(table, ("images", "attack", "poisoned"), ("clean_accuracy", "attack_success_rate"))
+
+
+def rate_figure(runs: Iterable[RunResult]) -> Figure | None:
+    """ASR against the poison rate, mean and deviation over seeds, for attacks that were measured at several rates; None
+    if there are none. Clean-label attacks have a panel of their own, for their rate is a share of the target class."""
+    table = frame(runs)
+    swept = table.groupby("attack").filter(lambda group: group["poison_rate"].nunique() > 1) if len(table) else table
+    if swept.empty:
+        return None
+    is_clean = swept["attack"].map({name: attack.clean_label for name, attack in ATTACKS.items()})
+    parts = {
+        "poisoned share of the training set (%)": swept[~is_clean],
+        "poisoned share of the target class (%)": swept[is_clean],
+    }
+    shown = {label: part for label, part in parts.items() if len(part)}
+    figure, grid = plt.subplots(1, len(shown), figsize=(4.6 * len(shown) + 0.4, 3.5), sharey=True, squeeze=False)
+    for ax, (label, part) in zip(grid[0], shown.items(), strict=True):
+        _draw_rates(ax, part)
+        ax.set(xlabel=label, ylim=(-3, 103))
+    grid[0, 0].set_ylabel("ASR (%)")
+    sns.despine(figure)
+    figure.tight_layout()
+    return figure
+
+
+def _draw_rates(axes: Axes, table: pd.DataFrame) -> None:
+    """A line with error bars per attack; a colour and a mark of its own each."""
+    colours = sns.color_palette("colorblind", table["attack"].nunique())
+    for (name, group), colour, mark in zip(table.groupby("attack"), colours, "osD^vP*X<>" * 3, strict=False):
+        cells = group.groupby("poison_rate")["attack_success_rate"].agg(["mean", "std"])
+        line = {"color": colour, "marker": mark, "markersize": 5, "capsize": 3, "label": name}
+        axes.errorbar(100 * cells.index.to_numpy(), cells["mean"], cells["std"].fillna(0.0), **line)
+    rates = sorted({100 * rate for rate in table["poison_rate"]})
+    axes.set_xscale("log")
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axes.set_xticks([], minor=True)
+    axes.legend(fontsize=9)
+
+
+def visibility_table(attacked: Mapping[str, Attacked], count: int = 200) -> pd.DataFrame:
+    """How much of an attack can be seen on the first ``count`` test images, and on as many poisoned training images.
+
+    PSNR and SSIM are means over images, see `psnr` and `ssim`; "mean" and "largest" change are in grey levels of 255,
+    over all pixels and channels. The last column is the PSNR of poisoned training images, which some attacks change in
+    another way than test images.
+    """
+    rows = []
+    for name, data in attacked.items():
+        clean, triggered = data.test.images[:count], data.triggered.images[:count]
+        change = (triggered.float() - clean.float()).abs()
+        where = data.poisoned.truth.is_poisoned.nonzero().squeeze(1)[:count]
+        rows.append(
+            {
+                "attack": name,
+                "images": data.test.name,
+                "PSNR (dB)": _number(psnr(clean, triggered)),
+                "SSIM": _number(ssim(clean, triggered), 3),
+                "mean change": _number([change.mean().item()]),
+                "largest": f"{change.max().item():.0f}",
+                "PSNR in training": _number(psnr(data.clean.images[where], data.poisoned.dataset.images[where])),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _number(values: Sequence[float], digits: int = 1) -> str:
+    """The mean of what is a number; empty if nothing is."""
+    kept = [value for value in values if math.isfinite(value)]
+    return f"{sum(kept) / len(kept):.{digits}f}" if kept else ""
+
+
+def psnr(clean: Tensor, changed: Tensor) -> list[float]:
+    """Peak signal-to-noise ratio of every image (uint8, N x C x H x W) in dB: 10 log10(255^2 / mean squared change);
+    infinite for an image that was not changed."""
+    error = (changed.double() - clean.double()).square().flatten(1).mean(1)
+    return (10 * torch.log10(255**2 / error)).tolist()
+
+
+def ssim(clean: Tensor, changed: Tensor) -> list[float]:
+    """Structural similarity of every image (uint8, N x C x H x W), 1 for equal ones; nan on images below 11 pixels.
+
+    With the constants of its authors (a Gaussian of 1.5 pixels, in a window of 11); the mean over channels and over all
+    pixels: scikit-image's own mean leaves out a border of 5 pixels, where many triggers are.
+    """
+    from skimage.metrics import structural_similarity  # scikit-image takes a second to import
+
+    if min(clean.shape[2:]) < SSIM_WINDOW:
+        return [math.nan] * len(clean)
+    settings = {"gaussian_weights": True, "sigma": SSIM_SIGMA, "use_sample_covariance": False, "data_range": 255}
+    pairs = zip(clean.cpu().numpy(), changed.cpu().numpy(), strict=True)
+    return [float(structural_similarity(a, b, channel_axis=0, full=True, **settings)[1].mean()) for a, b in pairs]
