@@ -39,7 +39,7 @@ def grid(
 ) -> None:
     """Do all runs of a profile's grid that are not done yet. Exit code 1 if one failed."""
     began = time.monotonic()
-    from nab.experiments import Grid, Settings, load_profile, make_executor, select, usable_cores
+    from nab.experiments import Grid, Settings, StageCache, load_profile, make_executor, select, usable_cores
     from nab.paths import stages_place
     from nab.report.progress_table import GridView, print_outcome, print_plan
     from nab.training import resolve_device
@@ -58,6 +58,7 @@ def grid(
         device=device,
         threads=threads,
     )
+    StageCache(settings.stages)  # a mistake in its address is told now, not by every run
     todo = Grid(configs, settings)
     if dry_run:
         print_plan(todo, jobs, threads, gpus)

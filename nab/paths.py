@@ -42,11 +42,9 @@ def place(address: str | Path | UPath) -> Path | UPath:
 
 
 def cache_folder() -> Path:
-    """The user's cache folder (``NAB_CACHE`` if set); everything in it can be made again."""
+    """The user's cache folder (``NAB_CACHE`` if set), which may not be there yet; all in it can be made again."""
     chosen = os.environ.get("NAB_CACHE")
-    folder = Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("nab"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("nab"))
 
 
 def stages_place() -> Path | UPath:

@@ -6,7 +6,6 @@ import io
 import json
 import resource
 import subprocess
-import sys
 import time
 from pathlib import Path
 

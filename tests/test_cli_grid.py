@@ -90,21 +90,26 @@ def test_results_and_stages_may_lie_at_an_address(nab, mine, tmp_path):
     assert "badnets" in out
 
 
+def processor_seconds(command: list[str], environment: dict[str, str]) -> tuple[float, str]:
+    """Of a command, and its standard output."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
+
+
 def test_a_cached_run_starts_and_ends_in_under_three_seconds(tmp_path, spare_environment):
-    """Seconds of the processor; the result is forced, so that only the stages help."""
+    """Where importing torch takes a second and a half; the result is forced, so that only the stages help."""
     command = [NAB, "run", "--train-size", "200", "--epochs", "2", "--device", "cpu", "--results", str(tmp_path)]
     seconds, found = [], []
     for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [*command, "--force", "--json"], capture_output=True, text=True, env=spare_environment, check=False
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert done.returncode == 0, done.stderr
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        found.append(json.loads(done.stdout)["found_stages"])
+        spent, out = processor_seconds([*command, "--force", "--json"], spare_environment)
+        seconds.append(spent)
+        found.append(json.loads(out)["found_stages"])
     assert found == [[], *[["poisoned data", "network", "evaluation"]] * 2]
-    assert min(seconds[1:]) < 3
+    torch_takes, _ = processor_seconds([sys.executable, "-c", "import torch"], spare_environment)
+    assert min(seconds[1:]) < 3 * max(1, torch_takes / 1.5)
 
 
 # What is asked for.
@@ -205,17 +210,15 @@ def test_a_results_folder_that_cannot_be_written_to_has_its_line(nab, mine, tmp_
     assert_one_line_error(nab("grid", "--profile", mine, "--device", "cpu", "--results", "taken"), "--results")
 
 
-@pytest.mark.parametrize("command", [["run", "--train-size", "100"], ["grid"], ["cache", "size"]], ids=" ".join)
-def test_a_cache_folder_that_cannot_be_made_is_no_traceback(nab, executed, monkeypatch, tmp_path, command):
+def test_a_cache_folder_that_cannot_be_made_costs_only_the_cache(nab, executed, monkeypatch, tmp_path, caplog):
     (tmp_path / "taken").write_text("a file")
     monkeypatch.setenv("NAB_CACHE", str(tmp_path / "taken"))
-    monkeypatch.setattr("nab.training.context.train", lambda *_, **__: pytest.fail("stop here"))
-    try:
-        code, _, err = nab(*command)
-    except pytest.fail.Exception:
-        return
-    assert "Traceback" not in err
-    assert code in (0, 2)
+    code, out, err = nab("run", "--train-size", 100, "--epochs", 1, "--set", "detector.epochs=1", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["found_stages"] == []
+    assert "stages cannot be kept" in caplog.text
+    assert nab("grid", "--device", "cpu")[0] == 0
+    assert nab("cache", "size")[0] == 0
 
 
 def test_an_unknown_limit_has_its_line(nab, monkeypatch):

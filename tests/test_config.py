@@ -35,6 +35,7 @@ OTHERS = {
     "train_size": 100,
     "attack": Method(name="blend"),
     "poison_rate": 0.2,
+    "label_map": "all-to-all",
     "selection": "uniform",
     "target": 3,
     "defense": Method(name="nab", params={"stamp": {"size": 3}}),

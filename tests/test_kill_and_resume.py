@@ -55,7 +55,7 @@ class Forks(Executor):
     def submit(self, work, *arguments):
         return self.pool.submit(work, *arguments)
     def stop(self):
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.pool.shutdown(wait=True, cancel_futures=True)
 
 for folder in map(str.strip, sys.stdin):
     child = os.fork()

@@ -44,7 +44,8 @@ def contents(how: Settings) -> dict[Path, tuple[int, bytes]]:
 def cluster(monkeypatch) -> Iterator[Any]:
     """A Ray cluster on this machine: a head that computes nothing, and two nodes of one processor."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")  # the path of a socket may not be long
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # so that its workers find `logged`
     import ray
     from ray.cluster_utils import Cluster
 

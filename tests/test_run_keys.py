@@ -116,7 +116,7 @@ class Recorder:
 def untrained(dataset: Dataset, recipe: Recipe, *, model: str, width: int, seed: int, device: Any, **options: Any):
     """In the place of training: weights that follow from all that the training would depend on, and from no more."""
     hook, stamp = options["hook"], options["stamp"]
-    depends = [dataset, recipe, model, width, seed, hook and (hook.inputs or {"gamma": hook._gamma})]
+    depends = [dataset, recipe.effective(), model, width, seed, hook and (hook.inputs or {"gamma": hook._gamma})]
     predictor = fresh_predictor(dataset, recipe, model, width, device, seed=int(digest(describe(depends))[:7], 16))
     curve = [{"epoch": 1.0, "monitored": float(options["monitor"] is not None)}]
     return Trained(predictor.with_stamp(stamp), curve, 1.0)

@@ -32,16 +32,13 @@ def cached(files: Sequence[Path], what: str, make: Callable[[], Dataset]) -> Dat
     """
     identity = [[str(f.absolute()), *_state(f)] for f in files]
     key = hashlib.blake2b(json.dumps([FORMAT, what, identity]).encode(), digest_size=8).hexdigest()
+    path = cache_folder() / "data" / f"{what}-{key}.safetensors"
     try:
-        path = cache_folder() / "data" / f"{what}-{key}.safetensors"
-    except OSError as error:
-        log.warning("no cache folder (%s): the data will be decoded again next time", error)
-        return make()
-    if path.exists():
-        try:
-            return _read(path)
-        except (SafetensorError, KeyError, OSError, TypeError, json.JSONDecodeError) as error:
-            log.warning("%s is damaged (%s): decoding again", path, error)
+        return _read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (SafetensorError, KeyError, OSError, TypeError, json.JSONDecodeError) as error:
+        log.warning("%s is damaged (%s): decoding again", path, error)
     dataset = make()
     try:
         write_atomically(path, lambda temporary: _write(dataset, temporary))

@@ -44,7 +44,7 @@ def attack_gallery(attacked: Mapping[str, Attacked], *, stamp: Stamp, recipe: Re
     figure, grid = plt.subplots(
         len(attacked),
         len(columns),
-        figsize=(1.3 * len(columns) + 1.2, 1.62 * len(attacked) + 0.3),
+        figsize=(1.3 * len(columns) + 1.2, 1.5 * len(attacked) + 0.3),
         squeeze=False,
         layout="constrained",
     )
