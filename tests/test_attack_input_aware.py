@@ -121,39 +121,42 @@ def test_mixing_takes_the_pattern_where_the_mask_is_one():
 
 
 def bench(dataset, seed=0):
-    predictor = fresh_predictor(dataset, TINY, "resnet9", 4, torch.device("cpu"), seed=seed)
+    recipe = dataclasses.replace(TINY, batch_size=16)
+    predictor = fresh_predictor(dataset, recipe, "resnet9", 4, torch.device("cpu"), seed=seed)
     networks = {name: make_generator((3, 8, 8), count, 16, seed, name) for name, count in [("mask", 1), ("pattern", 3)]}
-    batches = Batches(dataset.images, TINY, torch.device("cpu"), stream(seed, "test"))
+    batches = Batches(dataset.images, recipe, torch.device("cpu"), stream(seed, "test"))
     return predictor, networks["mask"], networks["pattern"], batches
 
 
 def test_training_makes_masks_sparse_and_keeps_them_apart():
     dataset = quadrants(128)
     predictor, mask, _, batches = bench(dataset)
-    images = TINY.normalise(dataset.images).contiguous()
-    before = to_mask(mask(images)).mean().item()
     train_mask(mask, batches, predictor, epochs=12, density=0.1)
-    masks = to_mask(mask(images))
+    masks = to_mask(mask(TINY.normalise(dataset.images).contiguous()))
     assert not mask.training
     assert not any(weight.requires_grad for weight in mask.parameters())
-    assert masks.mean() < 0.2 < before
-    assert distance(masks, masks.roll(1, 0)).mean() > 0.05
+    assert masks.mean() < 0.3
+    assert distance(masks, masks.roll(1, 0)).mean() > 0.2
 
 
 def test_training_makes_patterns_that_the_classifier_answers_with_the_target():
     dataset = quadrants(128)
     predictor, mask, pattern, batches = bench(dataset)
-    train_mask(mask, batches, predictor, epochs=4, density=0.1)
-    before = {name: value.clone() for name, value in mask.state_dict().items()}
-    settings = {"target": 2, "share": 0.3, "diversity": 1.0, "lr": 0.05, "accumulates": False}
+    train_mask(mask, batches, predictor, epochs=12, density=0.1)
+    before = digest(mask.state_dict())
+    settings = {"target": 2, "share": 0.3, "diversity": 0.1, "lr": 0.02, "accumulates": False}
     train_pattern(pattern, mask, predictor, batches, dataset.labels, epochs=25, **settings)
-    assert all(torch.equal(value, before[name]) for name, value in mask.state_dict().items()), "the mask was trained"
+    assert digest(mask.state_dict()) == before, "the mask was trained too"
     images = TINY.normalise(dataset.images[dataset.labels != 2]).contiguous()
-    patterns = TINY.normalise(255 * to_pattern(pattern(images)))
-    answers = predictor.model(mix(images, patterns, to_mask(mask(images)))).argmax(1)
-    plain = predictor.model(images).argmax(1)
-    assert (answers == 2).float().mean() > 0.8
-    assert (plain == 2).float().mean() < 0.2
+    patterns, masks = TINY.normalise(255 * to_pattern(pattern(images))), to_mask(mask(images))
+
+    def share_of_target(inputs):
+        return (predictor.model(inputs).argmax(1) == 2).float().mean().item()
+
+    own = share_of_target(mix(images, patterns, masks))
+    foreign = share_of_target(mix(images, patterns.roll(1, 0), masks.roll(1, 0)))
+    assert share_of_target(images) < 0.2 < 0.5 < own
+    assert foreign < own - 0.2
 
 
 def test_accumulating_gradients_trains_another_pattern_network():

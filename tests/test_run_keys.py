@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,10 +13,16 @@ from helpers import TINY, random_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nab.attacks import Triggered
 from nab.data import Dataset
+from nab.defenses.nab import StampHook
+from nab.detection import LGA, find_scores
 from nab.digest import describe, digest
 from nab.errors import ConfigError
 from nab.experiments import Profile, RunConfig, RunResult, StageCache, run
+from nab.experiments import monitor as monitors
+from nab.pseudolabels import VD, guess_labels
+from nab.stamp import Stamp
 from nab.training import Context, Hook, Output, Recipe, Trained
 from nab.training.trainer import fresh_predictor
 
@@ -268,6 +275,109 @@ def test_a_raised_version_changes_its_stage(monkeypatch, version):
         monkeypatch.setattr(place, 77)
     after = _record(BASE)
     assert {stage for stage in before if before[stage] != after[stage]} == stages
+
+
+# One part at a time, whatever else would change with it in a run.
+
+
+DATA = random_dataset(24, size=8)
+OTHER = random_dataset(24, size=8, seed=1)
+TRIGGERED = Triggered(OTHER.images, DATA.labels, DATA.labels * 0)
+MASK = torch.arange(24) % 3 == 0
+BASIC = {"recipe": TINY, "model": "resnet9", "width": 4, "seed": 0}
+CONTEXTS = {
+    "recipe": dataclasses.replace(TINY, mean=(0.5, 0.5, 0.5)),
+    "precision": dataclasses.replace(TINY, precision="bfloat16"),
+    "model": "resnet18",
+    "width": 5,
+    "seed": 1,
+}
+
+
+def key_of(ask: Callable[[Context], object], **changes: Any) -> str:
+    """Of the first stage that is asked for; nothing is made."""
+
+    def keeper(stage: str, inputs: dict[str, Any], make: object) -> Output:
+        raise StopAsking(digest({"stage": stage, **inputs}))
+
+    if "precision" in changes:
+        changes["recipe"] = changes.pop("precision")
+    with pytest.raises(StopAsking) as asked:
+        ask(Context(**({**BASIC, "verified": DATA, "keeper": keeper} | changes)))
+    return str(asked.value)
+
+
+class StopAsking(Exception):  # noqa: N818 - it is no error
+    """Carries the key."""
+
+
+def training(dataset: Dataset = DATA, purpose: str = "x", **options: Any) -> Callable[[Context], object]:
+    return lambda context: context.train(dataset, purpose, **options)
+
+
+def scoring(dataset: Dataset = DATA, detector: LGA = LGA()) -> Callable[[Context], object]:
+    return lambda context: find_scores(detector, dataset, context)
+
+
+def labelling(dataset: Dataset = DATA, labeler: VD = VD(), **changes: Any) -> Callable[[Context], object]:
+    how = {"is_suspect": MASK, "stamp": Stamp()} | changes
+    return lambda context: guess_labels(labeler, dataset, context, **how)
+
+
+def judging(test: Dataset = DATA, seed: int = 0, shift: int = 0) -> Callable[[Context], object]:
+    triggered = Triggered(DATA.images + shift, DATA.labels, DATA.labels * 0)
+    predictor = fresh_predictor(DATA, TINY, "resnet9", 4, torch.device("cpu"), seed=seed)
+    return lambda context: sys.modules["nab.experiments.run"]._judge(predictor, test, triggered, context)
+
+
+def stamping(mask: torch.Tensor = MASK, **stamp: Any) -> StampHook:
+    return StampHook(Stamp(**stamp), mask, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("part", CONTEXTS)
+@pytest.mark.parametrize("ask", [training(), scoring(), labelling()], ids=["training", "scoring", "labelling"])
+def test_networks_scores_and_labels_depend_on_every_part_of_the_context(ask, part):
+    assert key_of(ask) == key_of(ask)
+    assert key_of(ask, **{part: CONTEXTS[part]}) != key_of(ask)
+
+
+def test_only_who_needs_verified_data_depends_on_them():
+    for ask in (training(), scoring()):
+        assert key_of(ask, verified=OTHER) == key_of(ask)
+    assert key_of(labelling(), verified=OTHER) != key_of(labelling())
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (training(), training(OTHER)),
+        (training(), training(purpose="y")),
+        (training(), training(hook=stamping())),
+        (training(hook=stamping()), training(hook=stamping(~MASK))),
+        (training(hook=stamping()), training(hook=stamping(size=3))),
+        (scoring(), scoring(OTHER)),
+        (scoring(), scoring(detector=LGA(epochs=3))),
+        (labelling(), labelling(OTHER)),
+        (labelling(), labelling(labeler=VD(epochs=3))),
+        (labelling(), labelling(is_suspect=~MASK)),
+        (labelling(), labelling(stamp=Stamp(size=3))),
+        (judging(), judging(OTHER)),
+        (judging(), judging(seed=1)),
+        (judging(), judging(shift=1)),
+    ],
+)
+def test_another_argument_is_another_key(one, other):
+    assert key_of(one) != key_of(other)
+
+
+def test_a_stamp_in_front_of_a_network_matters_where_it_is_watched():
+    """Else it is only written before what was trained."""
+    assert key_of(training(stamp=Stamp())) == key_of(training())
+    watched = [
+        key_of(training(stamp=stamp, is_monitored=True), monitor=monitors.TestMonitor(DATA, TRIGGERED, 4))
+        for stamp in (None, Stamp(), Stamp(size=3))
+    ]
+    assert len({key_of(training()), *watched}) == 4
 
 
 # Networks.

@@ -179,6 +179,12 @@ def test_every_grey_level_survives_normalising_and_back(channels):
     assert torch.equal(recipe.denormalise(recipe.normalise(images)), images)
 
 
+def test_normalising_leaves_floats_as_they_were():
+    images = torch.full((1, 3, 2, 2), 7.0)
+    Recipe().normalise(images)
+    assert (images == 7).all()
+
+
 def test_flips_mirror_half_of_the_images_and_nothing_else():
     dataset = random_dataset(1)
     images = dataset.images.repeat(400, 1, 1, 1)
@@ -202,9 +208,11 @@ def test_crops_are_shifts_over_black_and_every_shift_occurs():
 
 def test_cutout_holes_have_the_areas_of_the_authors():
     """Length 3 cuts [c - 1, c + 1): of 1,024 centres on 32 x 32, 961 give 4 pixels, 62 give 2 and one gives 1."""
-    positions = torch.arange(32)
-    spans = Batches._near(positions, positions[:, None], Recipe().cutout // 2).sum(1)
-    areas = torch.outer(spans, spans).flatten()
+    made = batches(torch.full((1024, 1, 32, 32), 255, dtype=torch.uint8), cutout=Recipe().cutout)
+    centres = torch.cartesian_prod(torch.arange(32), torch.arange(32))
+    draws = iter(centres.T[:, :, None])
+    made._integers = lambda below, shape: next(draws)
+    areas = (made.augment(torch.arange(1024)) == 0).sum((1, 2, 3))
     assert areas.bincount().tolist() == [0, 1, 62, 0, 961]
 
 
