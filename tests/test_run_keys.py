@@ -57,7 +57,7 @@ RATES = st.sampled_from([0.011, 0.02, 0.2, 0.3])
 
 FIELDS: dict[str, tuple[st.SearchStrategy[Any], frozenset[str]]] = {
     "attack": (st.just("blend"), ALL - {"labeler's network"}),
-    "attack.margin": (st.integers(2, 9), ALL - {"labeler's network"}),
+    "attack.margin": (st.integers(4, 9), ALL - {"labeler's network"}),
     "poison_rate": (st.sampled_from([0.3, 0.4, 0.5]), ALL - {"labeler's network"}),
     "selection": (st.sampled_from(["uniform", "exclude_target"]), ALL - {"labeler's network"}),
     "label_map": (st.just("all-to-all"), ALL - {"labeler's network"}),
@@ -66,7 +66,7 @@ FIELDS: dict[str, tuple[st.SearchStrategy[Any], frozenset[str]]] = {
     "train_size": (st.integers(70, 90), ALL),
     "model": (st.just("resnet18"), NETWORKS),
     "width": (st.just(5), NETWORKS),
-    "detector.epochs": (COUNTS, frozenset({"scores"})),
+    "detector.epochs": (st.integers(3, 19), frozenset({"scores"})),
     "detector.lr": (RATES, frozenset({"scores"})),
     "detector.gamma": (st.floats(0.6, 2), frozenset({"scores"})),
     "detector.batch_size": (COUNTS, frozenset({"scores"})),
@@ -374,7 +374,7 @@ def test_a_stamp_in_front_of_a_network_matters_where_it_is_watched():
     """Else it is only written before what was trained."""
     assert key_of(training(stamp=Stamp())) == key_of(training())
     watched = [
-        key_of(training(stamp=stamp, is_monitored=True), monitor=monitors.TestMonitor(DATA, TRIGGERED, 4))
+        key_of(training(stamp=stamp, is_monitored=True), monitor=monitors.AttackMonitor(DATA, TRIGGERED, 4))
         for stamp in (None, Stamp(), Stamp(size=3))
     ]
     assert len({key_of(training()), *watched}) == 4

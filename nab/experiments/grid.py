@@ -184,8 +184,9 @@ class Grid:
                 cell.state, told = future.result()
             except BrokenExecutor as error:
                 cell.state, told = "failed", f"its process died ({error})"
-            except Exception as error:  # of the cluster
-                cell.state, told = "failed", f"{type(error).__name__}: {error}"
+            except Exception as error:  # of the cluster; Ray wraps what happened in a long report
+                cause = getattr(error, "cause", None) or error
+                cell.state, told = "failed", f"{type(cause).__name__}: {cause}"
             if cell.state == "done":
                 cell.metrics, total = told
                 self.estimates.add(cell.config, total)

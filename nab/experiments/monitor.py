@@ -17,7 +17,7 @@ EXAMPLES = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TestMonitor:
+class AttackMonitor:
     """Accuracy and attack success on a fixed part of the test set, with the stamp and without.
 
     Attributes:

@@ -15,7 +15,7 @@ from nab.evaluation import detection_metrics, evaluate, loss_gap, pseudo_label_m
 from nab.experiments import result as describe
 from nab.experiments.config import RunConfig
 from nab.experiments.meter import Meter
-from nab.experiments.monitor import TestMonitor, predict_examples
+from nab.experiments.monitor import AttackMonitor, predict_examples
 from nab.experiments.poisoning import Attacked, attack_data, make_context
 from nab.experiments.result import RunResult
 from nab.experiments.store import ResultStore
@@ -66,7 +66,7 @@ def run(
         context,
         verified=_verified(data.clean, config),
         truth=poisoned.truth if _needs_truth(config) else None,
-        monitor=TestMonitor(test, triggered, config.monitor_size),
+        monitor=AttackMonitor(test, triggered, config.monitor_size),
     )
     defended = defense.defend(poisoned.dataset, context)
     with context.stage("evaluation"):
