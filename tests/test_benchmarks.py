@@ -218,6 +218,13 @@ def test_any_measurement_can_be_shown_as_it_is() -> None:
     assert "width" not in table  # the same in all
 
 
+def test_one_machine_is_left_to_the_note_and_two_are_not() -> None:
+    rows = [planted("grid", {"jobs": 1}, {"seconds": 2.0}), planted("grid", {"jobs": 2}, {"seconds": 1.0})]
+    assert list(benchmarks.without_machine(benchmarks.settings_and_figures(rows))) == ["jobs", "seconds"]
+    rows.append(planted("grid", {}, {}, device={"type": "cuda", "name": "NVIDIA H200", "threads": 8}))
+    assert "machine" in benchmarks.without_machine(benchmarks.settings_and_figures(rows))
+
+
 def test_note_names_machine_and_day_and_a_missing_gpu() -> None:
     found = [planted("grid", {}, {})]
     assert benchmarks.note("grid", found) == (

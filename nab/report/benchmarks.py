@@ -118,6 +118,11 @@ def _rank(value: Any) -> tuple[float, bool, str]:
     return (value if is_number else float("inf"), value != "ours", str(value))
 
 
+def without_machine(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without its machines if there is one only, which `note` names."""
+    return table.drop(columns="machine") if "machine" in table and table["machine"].nunique() == 1 else table
+
+
 def throughput_table(measurements: Iterable[Measurement], what: str) -> pd.DataFrame:
     """Images per second, ours and the plain pipeline with the number of workers that suits it best.
 
@@ -134,12 +139,11 @@ def throughput_table(measurements: Iterable[Measurement], what: str) -> pd.DataF
         return {
             "network": f"{m.settings['model']}, width {m.settings['width']}" if "model" in m.settings else "none",
             "batch": m.settings["batch_size"],
+            "times faster": span(ratios, 1),
             "ours": span(images / s for s in seconds["ours"]),
-            "ours, float32": span(images / s for s in same) if same else "",
             "plain": span(images / s for s in seconds[plain]),
             "its workers": plain.split()[1],
-            "times faster": span(ratios, 1),
-        }
+        } | ({"ours, float32": span(images / s for s in same)} if same else {})
 
     chosen = [m for m in measurements if m.what == what]
     return _table(chosen, row, by=("width", "batch_size"))
@@ -229,14 +233,16 @@ def defence_cost_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
 def settings_and_figures(measurements: Sequence[Measurement]) -> pd.DataFrame:
     """Any program's measurements as they are: the settings in which they differ, and every number with its spread.
 
-    A list of numbers becomes mean and standard deviation; a mapping, a column per entry.
+    A list of numbers becomes mean and standard deviation; a mapping, a column per entry. Settings that are lists or
+    mappings are left out.
     """
     values = [m.settings for m in measurements]
-    names = [k for k in dict.fromkeys(k for v in values for k in v) if len({str(v.get(k, "")) for v in values}) > 1]
+    shown = [k for k in dict.fromkeys(k for v in values for k in v) if not isinstance(values[0].get(k), dict | list)]
+    names = [k for k in shown if len({str(v.get(k, "")) for v in values}) > 1]
 
     def row(m: Measurement) -> dict[str, Any]:
-        settings = {name: str(m.settings.get(name, "")) for name in names if not isinstance(m.settings.get(name), dict)}
-        return {"what": m.what} | settings | _figures(m.measured)
+        settings = {name.replace("_", " "): str(m.settings.get(name, "")) for name in names}
+        return (settings or {"what": m.what}) | _figures(m.measured)
 
     return _table(measurements, row, by=names).fillna("")
 
