@@ -144,8 +144,8 @@ def backdoorbench_arguments(checkout: Path, job: Job) -> argparse.Namespace:
 
 def supply_suspects(module: Any, arguments: argparse.Namespace, report: Report) -> None:
     """Both networks that it would train first are found as checkpoints, and its files of suspects hold our mask."""
-    is_suspect, labels = torch.load("isolation"), torch.load("pseudo_label")
-    train = torch.load("datasets/cifar10/bench/train")
+    is_suspect, labels = torch.load("isolation", weights_only=True), torch.load("pseudo_label", weights_only=True)
+    train = torch.load("datasets/cifar10/bench/train", weights_only=True)
     order = torch.cat([torch.arange(len(labels)), is_suspect.nonzero().squeeze(1)])
     answers = torch.where(is_suspect, labels, train["labels"])
     Encoder.queue = nn.functional.one_hot(answers[order], 10).float()
@@ -169,9 +169,9 @@ def supply_suspects(module: Any, arguments: argparse.Namespace, report: Report) 
 
 def backdoorbench_data(classes: Any) -> dict[str, Any]:
     """The job's data in its dataset classes; of the attacked test images those of other classes, as it expects."""
-    train = torch.load("datasets/cifar10/bench/train")
-    attacked = torch.load("datasets/cifar10/bench/test")
-    clean = torch.load("datasets/cifar10/clean/test")
+    train = torch.load("datasets/cifar10/bench/train", weights_only=True)
+    attacked = torch.load("datasets/cifar10/bench/test", weights_only=True)
+    clean = torch.load("datasets/cifar10/clean/test", weights_only=True)
     is_eligible = attacked["true_labels"] != attacked["target"]
     attacked = {k: v[is_eligible] if isinstance(v, Tensor) else v for k, v in attacked.items()}
 
