@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nab.data import Dataset, GroundTruth
+from nab.digest import digest
 from nab.experiments import RunConfig, RunResult
-from nab.training import Recipe
+from nab.training import Keeper, Output, Recipe
 
 NAB = str(Path(sys.executable).with_name("nab"))
 """The command."""
@@ -108,3 +109,18 @@ def assert_one_line_error(answer: tuple[int, str, str], *parts: str) -> None:
     assert "Traceback" not in err
     for part in parts:
         assert part in err
+
+
+def counting_keeper() -> tuple[Keeper, list[str]]:
+    """A keeper in memory, and the names of the stages that had to be made."""
+    kept: dict[str, Output] = {}
+    made: list[str] = []
+
+    def keeper(stage: str, inputs: Mapping[str, Any], make: Callable[[], Output]) -> Output:
+        key = digest(inputs)
+        if key not in kept:
+            made.append(stage)
+            kept[key] = make()
+        return Output(kept[key].tensors, kept[key].values)
+
+    return keeper, made

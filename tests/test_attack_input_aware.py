@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from helpers import TINY, quadrants, random_dataset
+from helpers import TINY, counting_keeper, quadrants, random_dataset
 
 from nab.attacks.base import poison, trigger_all
 from nab.attacks.generators import (
@@ -24,7 +24,7 @@ from nab.attacks.trained import freeze, in_batches
 from nab.digest import digest
 from nab.errors import ConfigError, DataError, NabError
 from nab.seeding import stream
-from nab.training import Batches, Context, Output
+from nab.training import Batches, Context
 from nab.training.trainer import fresh_predictor
 
 ATTACK = InputAware(mask_epochs=2, generator_epochs=2, generator_width=4, batch_size=32)
@@ -235,15 +235,7 @@ def test_batches_are_filled_to_one_size():
 
 
 def test_same_seed_same_bytes_and_prepared_once():
-    dataset, kept, made = random_dataset(48), {}, []
-
-    def keeper(stage, inputs, make):
-        key = digest(inputs)
-        if key not in kept:
-            made.append(stage)
-            kept[key] = make()
-        return Output(kept[key].tensors, kept[key].values)
-
+    dataset, (keeper, made) = random_dataset(48), counting_keeper()
     one, other = (ATTACK.prepare(dataset, context(keeper=keeper), target=0) for _ in range(2))
     alone = ATTACK.prepare(dataset, context(), target=0)
     assert made == ["generators"]

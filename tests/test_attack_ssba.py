@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from helpers import TINY, random_dataset
+from helpers import TINY, counting_keeper, random_dataset
 
 from nab.attacks.base import poison, trigger_all
 from nab.attacks.ssba import SSBA
@@ -17,7 +17,7 @@ from nab.data import load
 from nab.digest import digest
 from nab.errors import ConfigError, DataError, NabError
 from nab.seeding import stream
-from nab.training import Context, Output
+from nab.training import Context
 
 ATTACK = SSBA(bits=6, epochs=1, warmup_epochs=0, lr=2e-3, batch_size=8, width=4)
 
@@ -112,15 +112,7 @@ def test_an_image_gets_the_trigger_that_it_would_get_alone(fitted, few_digits):
 
 
 def test_same_seed_same_bytes_and_prepared_once():
-    dataset, kept, made = random_dataset(24), {}, []
-
-    def keeper(stage, inputs, make):
-        key = digest(inputs)
-        if key not in kept:
-            made.append(stage)
-            kept[key] = make()
-        return Output(kept[key].tensors, kept[key].values)
-
+    dataset, (keeper, made) = random_dataset(24), counting_keeper()
     one, other = (ATTACK.prepare(dataset, context(keeper=keeper), target=0) for _ in range(2))
     alone = ATTACK.prepare(dataset, context(), target=0)
     assert made == ["secrets"]

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from helpers import EASY, TINY, quadrants, random_dataset
+from helpers import EASY, TINY, counting_keeper, quadrants, random_dataset
 
 from nab.attacks.base import poison, trigger_all
 from nab.attacks.trained import train_surrogate
@@ -14,7 +14,7 @@ from nab.attacks.trojannn import TrojanNN, chosen_activations, paste, strongest_
 from nab.digest import digest
 from nab.errors import ConfigError, DataError, NabError
 from nab.seeding import stream
-from nab.training import Context, Output
+from nab.training import Context
 
 ATTACK = TrojanNN(neurons=4, steps=60, batch_size=8, surrogate_epochs=2)
 CPU = torch.device("cpu")
@@ -113,15 +113,7 @@ def test_train_and_test_images_get_the_same_patch(fitted, label_map):
 
 
 def test_same_seed_same_bytes_and_prepared_once(fitted):
-    dataset, kept, made = random_dataset(), {}, []
-
-    def keeper(stage, inputs, make):
-        key = digest(inputs)
-        if key not in kept:
-            made.append(stage)
-            kept[key] = make()
-        return Output(kept[key].tensors, kept[key].values)
-
+    dataset, (keeper, made) = random_dataset(), counting_keeper()
     one, other = (ATTACK.prepare(dataset, context(keeper=keeper), target=1) for _ in range(2))
     assert made == ["trigger patch", "network"]
     assert torch.equal(one.fitted.tensors["patch"], other.fitted.tensors["patch"])

@@ -56,10 +56,6 @@ class AdapBlend(Blend):
             )
 
     @property
-    def cover_share(self) -> float:
-        return self.cover_rate
-
-    @property
     def _hidden_pieces(self) -> int:
         return int(self.mask_rate * self.grid_size**2 + 0.5)
 

@@ -50,10 +50,6 @@ class AdapPatch(Attack):
             check_range("opacities", opacity, 0, 1, include_low=False)
         check_range("cover_rate", self.cover_rate, 0, 1, include_high=False)
 
-    @property
-    def cover_share(self) -> float:
-        return self.cover_rate
-
     def poison_images(self, images: Tensor, seed: int) -> Tensor:
         channels, height, width = images.shape[1:]
         patches = draw_patches(channels, height, width, seed)

@@ -84,8 +84,11 @@ class Attack(abc.ABC):
 
     @property
     def cover_share(self) -> float:
-        """Share of the training set that is changed but keeps its true label, to hide the poison; 0 by default."""
-        return 0.0
+        """Share of the training set that is changed but keeps its true label, to hide the poison.
+
+        The field ``cover_rate`` of an attack that has one; else 0.
+        """
+        return float(getattr(self, "cover_rate", 0.0))
 
     def cover_images(self, images: Tensor, seed: int) -> Tensor:
         """The training images as covers; as poison by default. Arguments and result as for `trigger`."""

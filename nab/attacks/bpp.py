@@ -48,10 +48,6 @@ class Bpp(Attack):
             raise ConfigError(f"expected levels as a whole number from 2 to 256, got {self.levels!r}")
         check_range("cover_rate", self.cover_rate, 0, 1, include_high=False)
 
-    @property
-    def cover_share(self) -> float:
-        return self.cover_rate
-
     def prepare(self, dataset: Dataset, context: Context, *, target: int) -> Attack:
         bank = draw_bank(dataset, BANK_SIZE, context.seed)
         return PreparedBpp(self.levels, self.dithering, self.cover_rate, bank=bank)

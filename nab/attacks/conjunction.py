@@ -47,10 +47,6 @@ class Conjunction(BadNets):
         check_choice("place", self.place, PLACES)
         check_range("cover_rate", self.cover_rate, 0, 1, include_high=False)
 
-    @property
-    def cover_share(self) -> float:
-        return self.cover_rate
-
     def poison_images(self, images: Tensor, seed: int) -> Tensor:
         triggered = self.trigger(images, seed)
         draws = draw_per_image(images, seed, "conjunction", lambda generator: torch.rand((), generator=generator))

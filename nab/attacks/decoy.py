@@ -57,10 +57,6 @@ class Decoy(BadNets):
         check_positive("marker", self.marker)
         check_range("cover_rate", self.cover_rate, 0, 1, include_high=False)
 
-    @property
-    def cover_share(self) -> float:
-        return self.cover_rate
-
     def cover_images(self, images: Tensor, seed: int) -> Tensor:
         raise ConfigError("expected the classes of the images that become decoys; call cover_images_by_class")
 

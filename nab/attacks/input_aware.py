@@ -81,10 +81,6 @@ class InputAware(TrainedAttack):
         check_count("surrogate_epochs", self.surrogate_epochs)
         check_range("cover_rate", self.cover_rate, 0, 1, include_high=False)
 
-    @property
-    def cover_share(self) -> float:
-        return self.cover_rate
-
     def prepare(self, dataset: Dataset, context: Context, *, target: int) -> FittedInputAware:
         """Train the generators, or take them from the cache."""
         inputs = self.stage_inputs(dataset, context, target)

@@ -48,10 +48,6 @@ class WaNet(Attack):
         check_range("strength", self.strength, 0, 10, include_low=False)
         check_range("cover_rate", self.cover_rate, 0, 1, include_high=False)
 
-    @property
-    def cover_share(self) -> float:
-        return self.cover_rate
-
     def trigger(self, images: Tensor, seed: int) -> Tensor:
         height, width = images.shape[2:]
         return _sample(images, self.grid(height, width, seed).to(images.device).expand(len(images), -1, -1, -1))
