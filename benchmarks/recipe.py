@@ -21,9 +21,7 @@ from nab.training import Recipe, Runtime
 METRICS = {
     "clean_accuracy": "ACC",
     "attack_success_rate": "ASR",
-    "robust_accuracy": "RA",
-    "attack_success_rate_unstamped": "ASR, no stamp",
-    "detection_accuracy": "suspects poisoned",
+    "detection_accuracy": "suspects right",
 }
 
 
@@ -80,7 +78,7 @@ def _measured(runs: list[RunResult]) -> dict[str, Any]:
         short: [float(value) for run in runs if (value := run.metrics.get(name)) is not None]
         for name, short in METRICS.items()
     }
-    seconds = {"seconds of training": [run.seconds["training"] for run in runs]}
+    seconds = {"seconds": [run.seconds["training"] for run in runs]}
     return {name: values for name, values in (shown | seconds).items() if values}
 
 

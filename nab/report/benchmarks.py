@@ -254,7 +254,8 @@ def _figures(measured: dict[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, dict):
             found |= _figures(value, name)
         elif isinstance(value, list) and value and all(isinstance(v, int | float) for v in value):
-            found[name] = f"{mean_and_deviation(value, 2)} ({len(value)})"
+            spread = f"{mean_and_deviation(value, 2)} ({len(value)})"
+            found[name] = spread if len(value) > 1 else f"{value[0]:,.1f}"
         elif isinstance(value, int | float):
             found[name] = f"{value:,.6g}"
         elif isinstance(value, str):
