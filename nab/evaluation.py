@@ -105,12 +105,14 @@ def detection_metrics(scores: Tensor, is_suspect: Tensor, truth: GroundTruth) ->
 
 
 def auroc(scores: Tensor, positives: Tensor) -> float:
-    """Probability, in percent, that a random positive scores higher than a random negative; ties count half."""
+    """Probability, in percent, that a random positive scores higher than a random negative; ties count half, so do two
+    scores of minus infinity."""
     from sklearn.metrics import roc_auc_score
 
     if positives.all() or not positives.any():
         return math.nan
-    return 100.0 * float(roc_auc_score(positives.numpy(), scores.numpy()))
+    ranks = scores.unique(return_inverse=True)[1]  # scikit-learn refuses infinity
+    return 100.0 * float(roc_auc_score(positives.numpy(), ranks.numpy()))
 
 
 def pseudo_label_metrics(

@@ -17,10 +17,17 @@ from nab.errors import ConfigError, NabError
 from nab.experiments import Method, RunConfig, load_profile, make_config, profile_names
 from nab.experiments.profiles import Profile
 from nab.pseudolabels import LABELERS
+from nab.selfsupervised import ENCODERS
 from nab.stamp import Stamp
 from nab.training import Recipe
 
-REGISTRIES = {"attack": ATTACKS, "defense": DEFENSES, "detector": DETECTORS, "labeler": LABELERS}
+REGISTRIES = {
+    "attack": ATTACKS,
+    "defense": DEFENSES,
+    "detector": DETECTORS,
+    "labeler": LABELERS,
+    "encoder": ENCODERS,
+}
 
 DEFENDED = {
     "defense": Method(name="nab"),
@@ -42,6 +49,7 @@ OTHERS = {
     "detector": Method(name="oracle"),
     "labeler": Method(name="oracle"),
     "detection_rate": 0.1,
+    "detection_threshold": 0.5,
     "verified_rate": 0.1,
     "model": "resnet9",
     "width": 32,

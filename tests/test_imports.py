@@ -14,6 +14,7 @@ PACKAGE = Path(nab.__file__).parent
 
 BASE = {"errors", "registry", "checks", "seeding", "paths", "files", "progress", "digest"}
 CORE = BASE | {"data", "stamp", "models", "training"}
+METHODS = CORE | {"attacks", "evaluation", "selfsupervised", "detection", "pseudolabels"}
 ALLOWED = {
     "errors": set(),
     "registry": {"errors"},
@@ -29,11 +30,12 @@ ALLOWED = {
     "training": BASE | {"data", "stamp", "models"},
     "attacks": CORE,
     "evaluation": CORE | {"attacks"},
-    "detection": CORE,
-    "pseudolabels": CORE,
-    "defenses": CORE | {"detection", "pseudolabels"},
-    "experiments": CORE | {"attacks", "evaluation", "detection", "pseudolabels", "defenses"},
-    "report": CORE | {"attacks", "evaluation", "detection", "pseudolabels", "defenses", "experiments"},
+    "selfsupervised": CORE,
+    "detection": CORE | {"selfsupervised"},
+    "pseudolabels": CORE | {"selfsupervised"},
+    "defenses": METHODS - {"attacks", "evaluation"},
+    "experiments": METHODS | {"defenses"},
+    "report": METHODS | {"defenses", "experiments"},
     "__main__": {"cli"},
     "cli_options": {"errors"},
     "cli_grid": CORE | {"experiments", "report", "cli_options"},

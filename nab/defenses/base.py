@@ -58,6 +58,9 @@ class Defense(abc.ABC):
     takes_suspects: ClassVar[bool] = False
     """Whether it is built from a detector and a labeler."""
 
+    is_baseline: ClassVar[bool] = False
+    """Whether the network it hands back is the undefended one."""
+
     @abc.abstractmethod
     def defend(self, dataset: Dataset, context: Context) -> Defended:
         """Train on ``dataset`` with as little harm as can be; the context's monitor watches the final network."""

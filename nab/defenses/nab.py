@@ -7,17 +7,17 @@ that changes their label; everything else is plain training. At test time every 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from nab.checks import check_range
 from nab.data import Dataset
 from nab.defenses.base import Defended, Defense, Suspicion
 from nab.defenses.guard import Guard
-from nab.detection import LGA, Detector, find_scores, select_suspects, suspect_count
+from nab.detection import LGA, Detector, Rate, check_cut, find_scores, select_suspects
 from nab.errors import ConfigError, NabError
 from nab.pseudolabels import VD, Labeler, guess_labels
 from nab.stamp import Stamp
@@ -79,8 +79,10 @@ class NAB(Defense):
     Attributes:
         detector: names the suspects.
         labeler: guesses their true labels.
-        detection_rate: share of the training set that is suspected, in (0, 1). The paper's 5 %.
+        detection_rate: share of the training set that is suspected, in (0, 1), the paper's 5 % by default; ``"auto"``
+            takes it from the scores, see `nab.detection.automatic_cut`; None if there is a threshold.
         stamp: what is written where.
+        detection_threshold: in place of the rate, suspects all samples that score above it.
 
     Fitted attributes, as scikit-learn names them: ``suspicion_`` (see `Suspicion`), and its parts ``scores_``,
     ``is_suspect_``, ``pseudo_labels_`` and ``is_stamped_``.
@@ -88,15 +90,16 @@ class NAB(Defense):
 
     detector: Detector = LGA()
     labeler: Labeler = VD()
-    detection_rate: float = 0.05
+    detection_rate: Rate | None = 0.05
     stamp: Stamp = Stamp()
+    detection_threshold: float | None = None
 
     summary: ClassVar[str] = "stamp and relabel a few suspects; stamp every input at test time"
     source: ClassVar[str] = "Liu, Sangiovanni-Vincentelli, Yue 2023"
     takes_suspects: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_range("detection_rate", self.detection_rate, 0, 1, include_low=False, include_high=False)
+        check_cut(self.detection_rate, self.detection_threshold, sys.maxsize)
 
     def fit(
         self,
@@ -133,7 +136,7 @@ class NAB(Defense):
         if is_suspect is None:
             with context.stage("detection"):
                 scores = find_scores(self.detector, dataset, context)
-            is_suspect = select_suspects(scores, self.detection_rate)
+            is_suspect = select_suspects(scores, self.detection_rate, threshold=self.detection_threshold)
         else:
             is_suspect = _checked(is_suspect, torch.bool, "is_suspect", dataset)
             scores = is_suspect.float()
@@ -148,7 +151,7 @@ class NAB(Defense):
     def _check(self, dataset: Dataset, context: Context, *, need_suspects: bool, need_labels: bool) -> None:
         """What would fail after minutes of training fails here."""
         if need_suspects:
-            suspect_count(len(dataset), self.detection_rate)
+            check_cut(self.detection_rate, self.detection_threshold, len(dataset))
         self.stamp.check(dataset.images)
         if need_suspects and self.detector.needs_verified:
             context.require_verified(f"detector {type(self.detector).__name__}", dataset)

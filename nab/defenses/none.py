@@ -16,6 +16,7 @@ class NoDefense(Defense):
 
     summary: ClassVar[str] = "plain training on the untrusted set"
     source: ClassVar[str] = "baseline"
+    is_baseline: ClassVar[bool] = True
 
     def defend(self, dataset: Dataset, context: Context) -> Defended:
         with context.stage("training"):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from nab.detection.base import Detector, find_scores, select_suspects, suspect_count
+from nab.detection.base import Detector, find_scores
+from nab.detection.cut import Rate, automatic_cut, check_cut, select_suspects, suspect_count
+from nab.detection.gating import gate_classes
 from nab.detection.lga import LGA
 from nab.detection.oracle import OracleDetector
 from nab.registry import build
@@ -14,7 +16,11 @@ __all__ = [
     "LGA",
     "Detector",
     "OracleDetector",
+    "Rate",
+    "automatic_cut",
+    "check_cut",
     "find_scores",
+    "gate_classes",
     "make_detector",
     "select_suspects",
     "suspect_count",

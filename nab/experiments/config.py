@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,11 +15,12 @@ from nab.attacks.selection import LABEL_MAPS, SELECTIONS
 from nab.checks import check_choice
 from nab.data import SOURCES
 from nab.defenses import DEFENSES, NAB, Defense
-from nab.detection import DETECTORS, Detector, make_detector
+from nab.detection import DETECTORS, Detector, Rate, make_detector
 from nab.errors import ConfigError
 from nab.models import MODELS
 from nab.pseudolabels import LABELERS, Labeler, make_labeler
 from nab.registry import build, first_problem, lookup
+from nab.selfsupervised import ENCODERS, SelfSupervised, make_encoder
 from nab.training import Recipe
 
 VERSION = 1
@@ -28,8 +29,14 @@ VERSION = 1
 VERIFIED_RATE = 0.05
 """Of the authors: five percent of the training set are verified for VD."""
 
+SUSPECT_FIELDS = ("detector", "labeler", "encoder", "detection_rate", "detection_threshold", "verified_rate")
+"""None for a defence that takes no suspects."""
+
 CANONICAL_DEFAULTS = {"poison_rate": 0.1}
 """What is left out of the hash where it is not the field's own default."""
+
+BESIDE_DEFENSE = ("detector", "labeler", "detection_rate", "detection_threshold")
+"""Fields of defences that a config has beside the defence, not among its hyper-parameters."""
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", revalidate_instances="always")
 
@@ -43,6 +50,10 @@ class Method(BaseModel):
 
     name: str
     params: dict[str, Any] = {}
+
+
+DEFAULT_ENCODER = Method(name="simclr")
+"""The paper's."""
 
 
 def _usual_rate(attack: Method | None) -> float:
@@ -63,10 +74,12 @@ class RunConfig(BaseModel):
         label_map: what the attacker wants to be answered; see `nab.attacks.attack_labels`.
         target: the class that the backdoor answers.
         defense: who trains.
-        detector: of a defence that takes suspects, else None; so are the next three.
+        detector: of a defence that takes suspects, else None; so are the next five.
         labeler: who guesses the suspects' labels.
-        detection_rate: share of the training set that is suspected.
-        verified_rate: size of the verified set, as a share of the training set, for labellers that need one. It is
+        encoder: the self-supervised training whose features a detector or a labeler needs.
+        detection_rate: share of the training set that is suspected; ``"auto"`` takes it from the scores.
+        detection_threshold: in place of the rate, suspects all samples that score above it.
+        verified_rate: size of the verified set, as a share of the training set, for methods that need one. It is
             drawn from the clean images before poisoning, as the authors draw theirs, so it may hold clean copies of
             poisoned images.
         model: a key of `nab.models.MODELS`.
@@ -88,7 +101,9 @@ class RunConfig(BaseModel):
     defense: Method = Method(name="none")
     detector: Method | None = None
     labeler: Method | None = None
-    detection_rate: Share | None = None
+    encoder: Method | None = None
+    detection_rate: Share | Literal["auto"] | None = None
+    detection_threshold: float | None = None
     verified_rate: Share | None = None
     model: str = "resnet18"
     width: Annotated[int, Field(ge=1)] = 64
@@ -105,7 +120,7 @@ class RunConfig(BaseModel):
         defense = values.get("defense", cls.model_fields["defense"].default)
         name = defense.get("name") if isinstance(defense, dict) else getattr(defense, "name", None)
         if name in DEFENSES and not DEFENSES[name].takes_suspects:
-            values = values | dict.fromkeys(("detector", "labeler", "detection_rate", "verified_rate"))
+            values = values | dict.fromkeys(SUSPECT_FIELDS)
         return values
 
     @model_validator(mode="after")
@@ -120,11 +135,16 @@ class RunConfig(BaseModel):
         filled: dict[str, Any] = {"attack": _spelled_out(self.attack, attack)}
         filled["defense"] = _spelled_out(self.defense, defense)
         if self.detector is not None and self.labeler is not None:
-            labeler = self.make_labeler()
-            filled["detector"] = _spelled_out(self.detector, self.make_detector())
+            detector, labeler = self.make_detector(), self.make_labeler()
+            filled["detector"] = _spelled_out(self.detector, detector)
             filled["labeler"] = _spelled_out(self.labeler, labeler)
-            filled["detection_rate"] = self.detection_rate or NAB.detection_rate
-            filled["verified_rate"] = (self.verified_rate or VERIFIED_RATE) if labeler.needs_verified else None
+            filled["encoder"] = None
+            if detector.needs_features or labeler.needs_features:
+                encoder = self.encoder or DEFAULT_ENCODER
+                filled["encoder"] = _spelled_out(encoder, make_encoder(encoder.name, encoder.params))
+            filled["detection_rate"] = self._detection_rate
+            needs_verified = detector.needs_verified or labeler.needs_verified
+            filled["verified_rate"] = (self.verified_rate or VERIFIED_RATE) if needs_verified else None
         for name, value in filled.items():
             object.__setattr__(self, name, value)  # still being made, so not frozen yet
         return self
@@ -159,15 +179,24 @@ class RunConfig(BaseModel):
             )
         return method
 
+    def make_encoder(self) -> SelfSupervised | None:
+        """The self-supervised training, ready to use; None if nobody needs it."""
+        return None if self.encoder is None else make_encoder(self.encoder.name, self.encoder.params)
+
+    @property
+    def _detection_rate(self) -> Rate | None:
+        """A threshold takes its place."""
+        return None if self.detection_threshold is not None else self.detection_rate or NAB.detection_rate
+
     def make_defense(self) -> Defense:
         """The defence, with its detector and labeler where it takes them, ready to use."""
         params = dict(self.defense.params)
         if lookup("defense", self.defense.name, DEFENSES).takes_suspects:
-            for name in ("detector", "labeler", "detection_rate"):
+            for name in BESIDE_DEFENSE:
                 if name in params:
                     raise ConfigError(f"expected {name} beside the defense, not among its params")
             params |= {"detector": self.make_detector(), "labeler": self.make_labeler()}
-            params["detection_rate"] = self.detection_rate or NAB.detection_rate
+            params |= {"detection_rate": self._detection_rate, "detection_threshold": self.detection_threshold}
         return build("defense", self.defense.name, DEFENSES, params)
 
     def canonical(self) -> str:
@@ -199,6 +228,7 @@ _REGISTRIES: dict[str, dict[str, type[Any]]] = {
     "defense": DEFENSES,
     "detector": DETECTORS,
     "labeler": LABELERS,
+    "encoder": ENCODERS,
 }
 
 
@@ -209,7 +239,7 @@ def _spelled_out(method: Method, made: Any) -> Method:
 
 def _own_params(made: Any) -> dict[str, Any]:
     values: dict[str, Any] = _plain(dataclasses.asdict(made))
-    beside = ("detector", "labeler", "detection_rate") if isinstance(made, Defense) else ()
+    beside = BESIDE_DEFENSE if isinstance(made, Defense) else ()
     return {name: value for name, value in values.items() if name not in beside}
 
 

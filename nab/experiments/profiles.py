@@ -21,6 +21,7 @@ from nab.experiments.run import run
 from nab.paths import RESULTS
 from nab.pseudolabels import LABELERS
 from nab.registry import first_problem, unknown_name
+from nab.selfsupervised import ENCODERS
 
 FOLDER = Path(__file__).parent / "profiles"
 REGISTRIES: dict[str, dict[str, type[Any]]] = {
@@ -28,6 +29,7 @@ REGISTRIES: dict[str, dict[str, type[Any]]] = {
     "defense": DEFENSES,
     "detector": DETECTORS,
     "labeler": LABELERS,
+    "encoder": ENCODERS,
 }
 METHOD_KINDS = tuple(REGISTRIES)
 

@@ -65,6 +65,7 @@ def run(
     context = dataclasses.replace(
         context,
         verified=_verified(data.clean, config),
+        encoder=config.make_encoder(),
         truth=poisoned.truth if _needs_truth(config) else None,
         monitor=AttackMonitor(test, triggered, config.monitor_size),
     )
@@ -73,8 +74,9 @@ def run(
         judged = _judge(defended.predictor, test, triggered, context)
     metrics = judged["metrics"] | _suspicion_metrics(defended, poisoned.truth)
     gap = []
-    if "lga_losses" in context.notes:
-        gap = loss_gap(context.notes["lga_losses"], poisoned.truth.is_poisoned, config.detection_rate or 0.0)
+    if defended.suspicion is not None and "lga_losses" in context.notes:
+        share = defended.suspicion.is_suspect.double().mean().item()
+        gap = loss_gap(context.notes["lga_losses"], poisoned.truth.is_poisoned, share)
     runtime = Runtime.choose(context.device, config.recipe.precision, config.width)
     outcome = RunResult(
         hash=config.hash,

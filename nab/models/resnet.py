@@ -80,9 +80,14 @@ class ResNet(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.linear = nn.Linear(inputs, num_classes)
 
+    def maps(self, x: Tensor) -> Tensor:
+        """What the last stage sees where: float N x D x h x w, of a height and width an eighth of the input's."""
+        maps: Tensor = self.stages(F.relu(self.stem(x), inplace=True))
+        return maps
+
     def features(self, x: Tensor) -> Tensor:
         """Penultimate features: the last stage's maps, averaged over space; float N x D."""
-        return self.stages(F.relu(self.stem(x), inplace=True)).mean(dim=(2, 3))
+        return self.maps(x).mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(self.features(x))

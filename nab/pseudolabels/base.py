@@ -31,6 +31,9 @@ class Labeler(abc.ABC):
     needs_verified: ClassVar[bool] = False
     """Whether it needs a small set of clean, correctly labelled images."""
 
+    needs_features: ClassVar[bool] = False
+    """Whether it needs self-supervised features; see `nab.selfsupervised`."""
+
     def recipe(self, base: Recipe) -> Recipe:
         """How the labeller's own network is trained, from the final network's recipe; ``base`` itself by default."""
         return base
@@ -54,7 +57,12 @@ def guess_labels(labeler: Labeler, dataset: Dataset, context: Context, *, is_sus
     """The labeller's labels, kept as a stage; of the truth only an oracle sees anything. Arguments as for `label`."""
     if labeler.is_oracle:
         return labeler.label(dataset, context, is_suspect=is_suspect, stamp=stamp)
-    own = dataclasses.replace(context, truth=None, verified=context.verified if labeler.needs_verified else None)
+    own = dataclasses.replace(
+        context,
+        truth=None,
+        verified=context.verified if labeler.needs_verified else None,
+        encoder=context.encoder if labeler.needs_features else None,
+    )
     inputs = {
         "version": labeler.version,
         "labeler": labeler,
@@ -67,6 +75,8 @@ def guess_labels(labeler: Labeler, dataset: Dataset, context: Context, *, is_sus
         "width": context.width,
         "seed": context.seed,
     }
+    if labeler.needs_features:
+        inputs["encoder"] = own.encoder
 
     def make() -> Output:
         return Output({"labels": labeler.label(dataset, own, is_suspect=is_suspect, stamp=stamp)})

@@ -14,6 +14,7 @@ import pandas as pd
 from nab.errors import ResultError
 from nab.evaluation import defense_effectiveness
 from nab.experiments import Method, RunConfig, RunResult, load_profile, read_results
+from nab.experiments.config import SUSPECT_FIELDS
 
 REFERENCE = Path(__file__).parent / "reference.json"
 
@@ -93,7 +94,7 @@ def frame(runs: Iterable[RunResult]) -> pd.DataFrame:
 
 def _undefended(config: RunConfig) -> RunConfig:
     """The same run without a defence."""
-    nothing = dict.fromkeys(("detector", "labeler", "detection_rate", "verified_rate"))
+    nothing = dict.fromkeys(SUSPECT_FIELDS)
     return config.model_copy(update={"defense": Method(name="none"), **nothing})
 
 

@@ -37,6 +37,8 @@ class Context:
         seed: every random choice of a method comes from it.
         device: where networks are trained.
         verified: a small clean, correctly labelled set, for methods that need one.
+        encoder: the self-supervised training, one of `nab.selfsupervised`, of methods that need its features; that
+            package's default if None.
         truth: only for oracles, which exist for ablations; None for every real method.
         monitor: measured after every epoch of the final network and of the attacked one.
         keeper: keeps the output of stages; by default nothing is kept.
@@ -50,6 +52,7 @@ class Context:
     seed: int = 0
     device: torch.device = torch.device("cpu")
     verified: Dataset | None = None
+    encoder: Any = None  # a class of a package that imports this one
     truth: GroundTruth | None = None
     monitor: Monitor | None = None
     keeper: Keeper = keep_nothing

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from nab.models import ResNet
 from nab.stamp import Stamp
 from nab.training.recipe import Recipe
 from nab.training.runtime import Runtime
@@ -27,7 +29,7 @@ class Predictor:
         stamp: written on every input; None for none.
     """
 
-    model: nn.Module
+    model: ResNet
     recipe: Recipe
     runtime: Runtime
     stamp: Stamp | None = None
@@ -42,18 +44,34 @@ class Predictor:
         """The same network behind another stamp, or none."""
         return dataclasses.replace(self, stamp=stamp)
 
-    @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """float32, N x K, on the device; ``images`` is uint8, N x C x H x W. The model is left in evaluation mode."""
+        return torch.cat(list(self._run(self.model, images)))
+
+    def features(self, images: Tensor) -> Tensor:
+        """The model's penultimate features, from which its last layer makes the logits; float32, N x D, on the device.
+        ``images`` is uint8, N x C x H x W."""
+        return torch.cat(list(self._run(self.model.features, images)))
+
+    def maps(self, images: Tensor) -> Iterator[Tensor]:
+        """The same before the average over space, batch by batch, for they are large; float32, B x D x h x w."""
+        return self._run(self.model.maps, images)
+
+    @torch.no_grad()
+    def _run(self, part: Callable[[Tensor], Tensor], images: Tensor) -> Iterator[Tensor]:
+        """What a part of the model makes of every batch."""
         self.model.eval()
-        outputs = []
         for batch in images.split(BATCH_SIZE):
             inputs = self.recipe.normalise(batch.to(self.runtime.device, non_blocking=True))
             if self.stamp is not None:
                 inputs = self.stamp.apply(inputs)
-            with self.runtime.autocast():
-                outputs.append(self.model(self.runtime.lay_out(inputs)).float())
-        return torch.cat(outputs)
+            yield self.apply(part, inputs)
+
+    def apply(self, part: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        """What a part of the model makes of normalised inputs (float32, B x C x H x W, on the device), in the precision
+        and layout of the runtime; float32. Without the stamp, and differentiable."""
+        with self.runtime.autocast():
+            return part(self.runtime.lay_out(inputs)).float()
 
     def predict(self, images: Tensor) -> Tensor:
         """The most likely class; int64, N, on the CPU."""

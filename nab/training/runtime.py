@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,9 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
+Network = TypeVar("Network", bound=nn.Module)
+
+
 @dataclasses.dataclass(frozen=True)
 class Runtime:
     """Where and how a network computes; ``uses_graphs``: whether updates are recorded as CUDA graphs and replayed."""
@@ -65,7 +69,7 @@ class Runtime:
     def memory_format(self) -> torch.memory_format:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
-    def place(self, model: nn.Module) -> nn.Module:
+    def place(self, model: Network) -> Network:
         """The model on the device, in the layout."""
         return model.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
