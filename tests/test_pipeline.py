@@ -206,7 +206,10 @@ def test_the_truth_is_out_of_reach_of_every_real_method(tmp_path, handed_over, d
     ((dataset, context),) = handed_over
     has_oracle = DETECTORS[detector].is_oracle or LABELERS[labeler].is_oracle
     assert (context.truth is not None) == has_oracle
-    assert (context.verified is not None) == LABELERS[labeler].needs_verified
+    needs_verified = DETECTORS[detector].needs_verified or LABELERS[labeler].needs_verified
+    assert (context.verified is not None) == needs_verified
+    needs_features = DETECTORS[detector].needs_features or LABELERS[labeler].needs_features
+    assert (context.encoder is not None) == needs_features
     assert set(vars(dataset)) <= {"images", "labels", "classes", "name", "fingerprint"}
 
 

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nab.checks import check_range
 from nab.errors import ConfigError, NabError
 
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
+
 Rate = float | Literal["auto"]
 """A share of the samples, in (0, 1), or `automatic_cut`."""
+
+STARTS = (0.01, 0.05, 0.2, 0.5)
+"""Shares of the samples in the upper group from which the fit of two groups starts; the best one counts."""
+
+MINIMUM = 10
+"""Fewer scores than these show no groups."""
 
 
 def select_suspects(scores: Tensor, rate: Rate | None = None, *, threshold: float | None = None) -> Tensor:
@@ -92,19 +102,15 @@ def automatic_cut(scores: Tensor) -> Tensor:
     Raises:
         NabError: there are no two groups.
     """
-    from sklearn.mixture import GaussianMixture
-
     check_scores(scores)
     allowed = scores > -math.inf
-    values = _standardised(scores[allowed].double())[:, None].numpy()
-    fits = [GaussianMixture(count, random_state=0, n_init=3).fit(values) for count in (1, 2)] if len(values) > 3 else []
-    if not fits or fits[0].bic(values) <= fits[1].bic(values):
+    values = _standardised(scores[allowed].double())
+    mixture = _two_groups(values.numpy())
+    if mixture is None:
         raise NabError("the scores show no group of suspects that stands apart: give a detection rate in its place")
-    mixture = fits[1]
     upper = int(mixture.means_[:, 0].argmax())
-    is_upper = torch.from_numpy(mixture.predict(values) == upper)
-    # A wide lower group also reaches beyond the upper one; who scores even higher is no less suspicious.
-    is_upper = torch.from_numpy(values[:, 0]) >= torch.from_numpy(values[:, 0])[is_upper].min()
+    is_upper = torch.from_numpy(mixture.predict(values[:, None].numpy()) == upper)
+    is_upper = values >= values[is_upper].min()  # a wide lower group also reaches beyond the upper one
     if not 0 < int(is_upper.sum()) < len(scores) / 2:
         raise NabError(
             f"{int(is_upper.sum())} of {len(scores)} scores lie in the upper of two groups, expected less than half: "
@@ -113,6 +119,23 @@ def automatic_cut(scores: Tensor) -> Tensor:
     is_suspect = torch.zeros(len(scores), dtype=torch.bool)
     is_suspect[allowed] = is_upper
     return is_suspect
+
+
+def _two_groups(values: np.ndarray) -> GaussianMixture | None:
+    """Two normal distributions of float64 values (N), or None if one describes them as well."""
+    from sklearn.mixture import GaussianMixture
+
+    column = values[:, None]
+    if len(values) < MINIMUM or values.min() == values.max():
+        return None
+    fits = []
+    for share in STARTS:
+        middle = np.quantile(values, 1 - share)
+        starts = np.array([[values[values <= middle].mean()], [values[values >= middle].mean()]])
+        fits.append(GaussianMixture(2, means_init=starts, weights_init=[1 - share, share], random_state=0).fit(column))
+    best = max(fits, key=lambda fit: float(fit.score(column)))
+    single = GaussianMixture(1).fit(column)
+    return best if best.bic(column) < single.bic(column) else None
 
 
 def _standardised(scores: Tensor) -> Tensor:
