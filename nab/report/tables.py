@@ -51,13 +51,15 @@ def runs_of(results: str | Path, profile: str) -> list[RunResult]:
 def main_runs(results: str | Path, profile: str) -> list[RunResult]:
     """The profile's results for every attack, defence and seed, all other settings as the profile has them.
 
-    Studies that vary another setting keep their results in the same folder; the main tables leave them out.
+    Studies that vary another setting keep their results in the same folder; the main tables leave them out, and audits,
+    whose network is the undefended one.
     """
     chosen = load_profile(profile)
 
     def is_main(run: RunResult) -> bool:
         config = run.config
-        return run.hash == chosen.config(attack=config.attack.name, defense=config.defense.name, seed=config.seed).hash
+        same = chosen.config(attack=config.attack.name, defense=config.defense.name, seed=config.seed)
+        return run.hash == same.hash and config.defense.name != "audit"
 
     return [run for run in runs_of(results, chosen.name) if is_main(run)]
 
@@ -168,45 +170,10 @@ def filter_table(runs: Iterable[RunResult]) -> pd.DataFrame:
     return summarise(table, ("attack", "defense"), metrics)
 
 
-def detection_table(runs: Iterable[RunResult]) -> pd.DataFrame:
-    """T4: how good suspects and pseudo labels are, with the authors' own figures where they were published."""
-    table = frame(run for run in runs if run.config.detector)
-    metrics = (
-        "detection_accuracy",
-        "detection_recall",
-        "detection_auroc",
-        "pseudo_label_accuracy",
-        "pseudo_label_accuracy_all",
-    )
-    ours = summarise(table, ("attack", "detector", "labeler"), metrics)
-    ours.insert(0, "source", "ours")
-    both = pd.concat([ours.astype(object), reference_rows().astype(object)], ignore_index=True)
-    return both.fillna("")
-
-
 def reference() -> dict[str, Any]:
     """What the authors published with their code; the file names the source."""
     values: dict[str, Any] = json.loads(REFERENCE.read_text())
     return values
-
-
-def reference_rows() -> pd.DataFrame:
-    """The authors' detection and pseudo-label figures, in the shape of `detection_table`."""
-    known = reference()
-    rows = [
-        {
-            "source": "authors",
-            "attack": entry["attack"],
-            "detector": known["detector"],
-            "labeler": labeler,
-            TITLES["detection_accuracy"]: f"{entry['detection_accuracy']:.1f}",
-            TITLES["pseudo_label_accuracy"]: f"{accuracy:.1f}",
-            TITLES["pseudo_label_accuracy_all"]: f"{entry['pseudo_label_accuracy_on_all'][labeler]:.1f}",
-        }
-        for entry in known["entries"]
-        for labeler, accuracy in entry["pseudo_label_accuracy_on_suspects"].items()
-    ]
-    return pd.DataFrame(rows)
 
 
 def show(table: pd.DataFrame) -> Any:

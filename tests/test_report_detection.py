@@ -1,0 +1,127 @@
+"""The tables of detectors and labellers, from planted results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pytest
+from test_report import planted
+
+from nab.errors import ResultError
+from nab.experiments import ResultStore, load_profile
+from nab.report import detection, tables
+
+FOUND = {"detection_accuracy": 90.0, "detection_recall": 45.0, "detection_auroc": 99.0}
+GUESSED = {"pseudo_label_accuracy": 60.0, "pseudo_label_accuracy_all": 50.0}
+
+
+def run_with(metrics: dict[str, float], **chosen: Any) -> Any:
+    config = load_profile("smoke").config(**({"attack": "badnets", "defense": "audit"} | chosen))
+    return planted(config, FOUND | GUESSED | metrics)
+
+
+def test_a_detector_counts_once_per_seed_however_many_labellers_it_was_run_with() -> None:
+    runs = [
+        run_with({"detection_accuracy": 80.0}, seed=0),
+        run_with({"detection_accuracy": 80.0}, seed=0, labeler="oracle"),
+        run_with({"detection_accuracy": 90.0}, seed=1, defense="nab"),
+    ]
+    (row,) = detection.detector_table(runs).to_dict("records")
+    assert (row["attack"], row["detector"], row["seeds"]) == ("badnets", "lga", 2)
+    assert row["detection ACC"] == "85.0 ± 7.1"
+    assert row["recall"] == "45.0 ± 0.0"
+
+
+def test_the_authors_figures_stand_beside_ours_of_the_same_attack_and_method() -> None:
+    published = json.loads(tables.REFERENCE.read_text())
+    assert published["source"]
+    runs = [run_with({}), run_with({}, detector="oracle"), run_with({}, attack="wanet")]
+    shown = detection.detector_table(runs).set_index(["attack", "detector"])["detection ACC, authors"]
+    assert shown.to_dict() == {("badnets", "lga"): "96.7", ("badnets", "oracle"): "", ("wanet", "lga"): ""}
+    labels = detection.labeler_table(runs).set_index(["attack", "labeler"])
+    assert labels.loc[("badnets", "vd"), "label ACC, authors"] == "70.6"
+    assert labels.loc[("badnets", "vd"), "label ACC, all, authors"] == "67.8"
+    assert labels.loc[("wanet", "vd"), "label ACC, authors"] == ""
+
+
+def test_labellers_are_compared_on_the_suspects_of_one_detector() -> None:
+    runs = [
+        run_with({"pseudo_label_accuracy": 40.0}),
+        run_with({"pseudo_label_accuracy": 99.0}, detector="oracle", seed=1),
+        run_with({"pseudo_label_accuracy": 100.0}, labeler="oracle"),
+    ]
+    shown = detection.labeler_table(runs).set_index("labeler")["label ACC"].to_dict()
+    assert shown == {"vd": "40.0", "oracle": "100.0"}
+    assert detection.labeler_table(runs, "oracle")["label ACC"].tolist() == ["99.0"]
+
+
+def test_a_pair_shows_accuracy_and_attack_success_of_nab_alone() -> None:
+    outcome = {"clean_accuracy": 80.0, "attack_success_rate": 3.0}
+    runs = [
+        run_with(outcome, defense="nab"),
+        run_with(outcome | {"attack_success_rate": 5.0}, defense="nab", seed=1),
+        run_with(outcome | {"clean_accuracy": 1.0}),
+        run_with(outcome | {"clean_accuracy": 2.0}, defense="nab", attack="blend"),
+        run_with(outcome | {"clean_accuracy": 70.0}, defense="nab", detector="oracle", labeler="oracle"),
+    ]
+    first, second = detection.pair_table(runs, "badnets").to_dict("records")
+    assert (first["detector"], first["vd"], first["oracle"], first["seeds"]) == ("lga", "80.0 ± 0.0 / 4.0 ± 1.4", "", 2)
+    assert (second["detector"], second["vd"], second["oracle"]) == ("oracle", "", "70.0 / 3.0")
+    assert detection.pair_table(runs, "sig").empty
+
+
+def test_no_runs_with_suspects_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(ResultError, match="nab run"):
+        detection.detector_table([])
+    with pytest.raises(ResultError, match="nab run"):
+        detection.labeler_table([])
+
+
+def test_runs_that_differ_in_anything_else_are_left_out(tmp_path: Path) -> None:
+    chosen = {
+        "plain": {},
+        "another labeler": {"labeler": "oracle", "labeler.accuracy": 0.5},
+        "another rate": {"detection_rate": 0.1},
+        "shorter": {"recipe.epochs": 1},
+        "undefended": {"defense": "none"},
+    }
+    runs = {what: run_with({}, **changes) for what, changes in chosen.items()}
+    store = ResultStore(tmp_path, "smoke")
+    for run in runs.values():
+        store.write(run)
+    meant = {run.hash for run in detection.suspect_runs(tmp_path, "smoke")}
+    assert meant == {runs["plain"].hash, runs["another labeler"].hash}
+    short = detection.suspect_runs(tmp_path, "smoke", **{"recipe.epochs": 1})
+    assert [run.hash for run in short] == [runs["shorter"].hash]
+
+
+def test_the_main_table_leaves_audits_out(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path, "smoke")
+    for defense in ("none", "nab", "audit"):
+        store.write(run_with({}, defense=defense))
+    assert sorted(run.config.defense.name for run in tables.main_runs(tmp_path, "smoke")) == ["nab", "none"]
+
+
+def test_the_dials_show_each_oracle_alone() -> None:
+    dials = [(1.0, 1.0), (0.5, 1.0), (1.0, 0.5), (0.5, 0.5)]
+    runs = [
+        run_with(
+            {"clean_accuracy": 80.0, "attack_success_rate": 10.0 * place},
+            defense="nab", detector="oracle", labeler="oracle",
+            **{"detector.accuracy": detector, "labeler.accuracy": labeler},
+        )
+        for place, (detector, labeler) in enumerate(dials)
+    ]
+    figure = detection.dial_figure([*runs, run_with({})])
+    assert figure is not None
+    left, right = figure.axes
+    success = {axes: dict(zip(*axes.lines[3].get_data(), strict=True)) for axes in (left, right)}
+    assert success == {left: {50.0: 10.0, 100.0: 0.0}, right: {50.0: 20.0, 100.0: 0.0}}
+    plt.close(figure)
+
+
+def test_without_oracles_there_are_no_dials() -> None:
+    assert detection.dial_figure([run_with({})]) is None
