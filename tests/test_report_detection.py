@@ -110,7 +110,9 @@ def test_the_dials_show_each_oracle_alone() -> None:
     runs = [
         run_with(
             {"clean_accuracy": 80.0, "attack_success_rate": 10.0 * place},
-            defense="nab", detector="oracle", labeler="oracle",
+            defense="nab",
+            detector="oracle",
+            labeler="oracle",
             **{"detector.accuracy": detector, "labeler.accuracy": labeler},
         )
         for place, (detector, labeler) in enumerate(dials)

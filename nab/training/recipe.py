@@ -131,8 +131,13 @@ class Recipe:
         Args:
             images: uint8, N x C x H x W.
         """
-        mean, std = _statistics(self.mean, self.std, images.shape[1], images.device)
-        return images.float().mul(1 / (255 * std)).sub_(mean / std)
+        scale, shift = self.affine(images.shape[1], images.device)
+        return images.float().mul(scale).sub_(shift)
+
+    def affine(self, channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """What `normalise` multiplies by and then subtracts: float32, 1 x C x 1 x 1 each."""
+        mean, std = _statistics(self.mean, self.std, channels, device)
+        return 1 / (255 * std), mean / std
 
     def denormalise(self, images: Tensor) -> Tensor:
         """The reverse, clamped and rounded: float, N x C x H x W to uint8."""

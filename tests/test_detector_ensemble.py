@@ -1,0 +1,128 @@
+"""The ensemble: ranks, weights without labels, and what its members share."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from helpers import counting_keeper, random_dataset, truth_of
+
+from nab.detection import DETECTORS, Detector, Ensemble, make_detector, select_suspects
+from nab.detection.ensemble import Member, agreement_weights, surprise
+from nab.errors import ConfigError
+from nab.evaluation import auroc
+from nab.training import Context
+
+NEVER = -math.inf
+
+
+def test_the_surprise_of_a_rank_is_its_probability_by_chance():
+    found = surprise(torch.tensor([0.3, 9.0, -2.0, 5.0]))
+    torch.testing.assert_close(found, -torch.tensor([3 / 4, 1 / 4, 4 / 4, 2 / 4], dtype=torch.float64).log())
+
+
+def test_ties_share_the_mean_of_their_ranks_and_who_is_never_suspected_ties():
+    found = surprise(torch.tensor([7.0, NEVER, 7.0, NEVER, NEVER]))
+    ranks = torch.tensor([1.5, 4.0, 1.5, 4.0, 4.0], dtype=torch.float64)
+    torch.testing.assert_close(found, -(ranks / 5).log())
+
+
+def noisy(accuracies: list[float], count: int = 20_000, poisoned: int = 2_000) -> tuple[torch.Tensor, torch.Tensor]:
+    """Members that err independently: of the top tenth of each, a given share is poisoned. Their surprises, the truth."""
+    generator = torch.Generator().manual_seed(0)
+    is_poisoned = torch.zeros(count, dtype=torch.bool)
+    is_poisoned[:poisoned] = True
+    rows = []
+    for accuracy in accuracies:
+        scores = torch.rand(count, generator=generator)
+        right = torch.randperm(poisoned, generator=generator)[: int(accuracy * poisoned)]
+        wrong = poisoned + torch.randperm(count - poisoned, generator=generator)[: poisoned - len(right)]
+        scores[torch.cat([right, wrong])] += 1
+        rows.append(surprise(scores))
+    return torch.stack(rows), is_poisoned
+
+
+def test_members_weigh_as_far_as_they_are_better_than_chance():
+    """By chance a tenth of the top is poisoned: 0.9, 0.6 and 0.3 are 0.8, 0.5 and 0.2 better."""
+    surprises, _ = noisy([0.9, 0.6, 0.3])
+    weights = agreement_weights(surprises, 0.1)
+    torch.testing.assert_close(
+        weights / weights[0], torch.tensor([0.8, 0.5, 0.2], dtype=torch.float64) / 0.8, atol=0.06, rtol=0
+    )
+
+
+def test_a_member_that_is_worse_than_chance_counts_nothing():
+    surprises, _ = noisy([0.9, 0.8, 0.0])
+    assert agreement_weights(surprises, 0.1)[2] == 0
+
+
+def test_members_that_agree_on_nothing_and_two_members_count_alike():
+    two, _ = noisy([0.9, 0.2])
+    assert agreement_weights(two, 0.1).tolist() == [1.0, 1.0]
+    apart = torch.zeros(3, 30, dtype=torch.float64)
+    for member in range(3):
+        apart[member, 10 * member : 10 * member + 3] = 1
+    assert agreement_weights(apart, 0.1).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_weighted_sum_beats_its_best_member_when_they_err_independently():
+    surprises, is_poisoned = noisy([0.7, 0.65, 0.6, 0.1])
+    weights = agreement_weights(surprises, 0.1)
+    both = (weights @ surprises).float()
+    assert auroc(both, is_poisoned) > max(auroc(member.float(), is_poisoned) for member in surprises)
+    assert is_poisoned[select_suspects(both, 0.05)].float().mean() > 0.95
+
+
+def test_an_ensemble_is_the_sum_of_its_members_and_shares_their_stages(monkeypatch):
+    class Fixed(Detector):
+        summary = source = "for this test"
+        row = 0
+
+        def score(self, dataset, context):
+            return torch.tensor([[3.0, 2.0, 1.0, 0.0], [0.0, 3.0, 2.0, 1.0]])[self.row]
+
+    kinds = {name: type(name, (Fixed,), {"row": row}) for row, name in enumerate(("one", "other"))}
+    for name, kind in kinds.items():
+        monkeypatch.setitem(DETECTORS, name, kind)
+    keeper, made = counting_keeper()
+    scores = Ensemble((Member("one"), Member("other")), weights="equal").score(
+        random_dataset(4), Context(keeper=keeper)
+    )
+    ranks = torch.tensor([[1.0, 2.0, 3.0, 4.0], [4.0, 1.0, 2.0, 3.0]])
+    torch.testing.assert_close(scores, -(ranks / 4).log().mean(0))
+    assert made == ["scores", "scores"], "a stage per member"
+
+
+def test_the_members_hyper_parameters_come_from_a_config():
+    made = make_detector("ensemble", {"members": [{"name": "lga", "params": {"epochs": 3}}, {"name": "random"}]})
+    assert made == Ensemble((Member("lga", {"epochs": 3}), Member("random")))
+    assert made != Ensemble((Member("lga"), Member("random")))
+
+
+def test_what_an_ensemble_needs_is_what_its_members_need():
+    plain = Ensemble((Member("lga"), Member("random")))
+    assert (plain.is_oracle, plain.needs_verified, plain.needs_features) == (False, False, False)
+    assert Ensemble((Member("lga"), Member("strip"))).needs_verified
+    assert Ensemble((Member("lga"), Member("ln"))).needs_features
+    knowing = Ensemble((Member("oracle"), Member("random")))
+    assert knowing.is_oracle
+    truth = truth_of([0] * 50, list(range(10)))
+    assert auroc(knowing.score(random_dataset(50), Context(truth=truth)), truth.is_poisoned) > 70
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"members": (Member("lga"),)}, r"at least two members.*got \['lga'\]"),
+        ({"members": (Member("lga"), Member("lga", {"epochs": 3}))}, "each another detector"),
+        ({"members": (Member("lga"), Member("lgb"))}, "unknown detector 'lgb'"),
+        ({"members": (Member("lga"), Member("random", {"dice": 2}))}, "dice"),
+        ({"members": (Member("lga"), Member("ensemble"))}, "no ensembles themselves"),
+        ({"weights": "luck"}, "weights.*luck"),
+        ({"rate": 0}, "rate.*got 0"),
+    ],
+)
+def test_members_that_cannot_work_together_are_refused(wrong, told):
+    with pytest.raises(ConfigError, match=told):
+        Ensemble(**wrong)
