@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from nab.training.recipe import Recipe
 
-
 INT32_LIMIT = 2**31
 """Bytes that can be counted in 32 bits."""
 
