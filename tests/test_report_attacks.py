@@ -120,6 +120,15 @@ def test_rate_table_has_a_row_per_rate_with_deviation_and_seeds() -> None:
     assert set(table["images"]) == {"cifar10"}
 
 
+def test_rate_table_tells_cover_rates_apart() -> None:
+    runs = [
+        run_at(0.05, 0, asr, "adap-patch", **{"attack.cover_rate": rate}) for rate, asr in ((0.02, 10.0), (0.1, 90.0))
+    ]
+    table = attacks.rate_table([*runs, run_at(0.1, 0, 99.0, "badnets")])
+    assert table["covers"].tolist() == ["", "2 % of all", "10 % of all"]
+    assert table["ASR"].tolist() == ["99.0", "10.0", "90.0"]
+
+
 def test_rate_table_of_nothing_says_what_to_do() -> None:
     with pytest.raises(ResultError, match="nab run"):
         attacks.rate_table([])
@@ -127,6 +136,7 @@ def test_rate_table_of_nothing_says_what_to_do() -> None:
 
 def test_undefended_runs_are_those_of_the_profile_at_any_rate(tmp_path: Path) -> None:
     kept = [run_at(0.5, 0, 80.0), run_at(0.25, 1, 40.0)]
+    kept += [run_at(0.01, 0, 3.0, "adap-patch", **{"attack.cover_rate": rate}) for rate in (0.01, 0.02)]
     others = [
         run_at(0.5, 0, 80.0, "sig", **{"recipe.epochs": 3}),
         run_at(0.5, 0, 80.0, "sig", **{"attack.amplitude": 20.0}),

@@ -23,21 +23,26 @@ SSIM_SIGMA, SSIM_WINDOW = 1.5, 11
 
 
 def undefended_runs(results: str | Path, profile: str) -> list[RunResult]:
-    """The profile's results without a defence, at every poison rate; all other settings are the profile's own."""
+    """The profile's results without a defence, at every poison and cover rate; all other settings are its own."""
     chosen = load_profile(profile)
 
     def is_plain(run: RunResult) -> bool:
         config = run.config
-        rate = {"poison_rate": config.poison_rate, "seed": config.seed}
-        return run.hash == chosen.config(attack=config.attack.name, defense="none", **rate).hash
+        own = {"attack": config.attack.name, "poison_rate": config.poison_rate, "seed": config.seed}
+        if "cover_rate" in config.attack.params:
+            own["attack.cover_rate"] = config.attack.params["cover_rate"]
+        return run.hash == chosen.config(defense="none", **own).hash
 
     return [run for run in runs_of(results, chosen.name) if is_plain(run)]
 
 
 def rate_table(runs: Iterable[RunResult]) -> pd.DataFrame:
-    """ACC and ASR by data, attack and poison rate: mean and deviation, and how many seeds."""
+    """ACC and ASR by data, attack, poison rate and cover rate: mean and deviation, and how many seeds."""
+    runs = list(runs)
     table = frame(runs)
     if not table.empty:
+        covers = [run.config.attack.params.get("cover_rate") for run in runs]
+        table["covers"] = ["" if not rate else f"{100 * rate:g} % of all" for rate in covers]
         order = {name: place for place, name in enumerate(ATTACKS)}
         table = table.assign(_place=table["attack"].map(order), images=table["dataset"])
         table = table.sort_values(["images", "_place", "poison_rate", "seed"])
@@ -45,7 +50,7 @@ def rate_table(runs: Iterable[RunResult]) -> pd.DataFrame:
             f"{100 * rate:g} % of {'the target class' if ATTACKS[name].clean_label else 'all'}"
             for name, rate in zip(table["attack"], table["poison_rate"], strict=True)
         ]
-    return summarise(table, ("images", "attack", "poisoned"), ("clean_accuracy", "attack_success_rate"))
+    return summarise(table, ("images", "attack", "poisoned", "covers"), ("clean_accuracy", "attack_success_rate"))
 
 
 def rate_figure(runs: Iterable[RunResult]) -> Figure | None:
