@@ -23,6 +23,14 @@ def run_with(metrics: dict[str, float], **chosen: Any) -> Any:
     return planted(config, FOUND | GUESSED | metrics)
 
 
+def test_the_tables_of_methods_say_what_each_needs() -> None:
+    detectors = detection.method_table("detector").set_index("detector")["needs"]
+    assert (detectors["lga"], detectors["oracle"]) == ("", "the truth")
+    labelers = detection.method_table("labeler").set_index("labeler")
+    assert labelers.loc["vd", "needs"] == "verified images"
+    assert "2023" in labelers.loc["vd", "source"]
+
+
 def test_a_detector_counts_once_per_seed_however_many_labellers_it_was_run_with() -> None:
     runs = [
         run_with({"detection_accuracy": 80.0}, seed=0),

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from nab.attacks import ATTACKS, Attack, make_attack
 from nab.attacks.selection import LABEL_MAPS, SELECTIONS
-from nab.checks import check_choice
+from nab.checks import check_choice, check_range
 from nab.data import SOURCES
 from nab.defenses import DEFENSES, NAB, Defense
 from nab.detection import DETECTORS, Detector, Rate, make_detector
@@ -102,7 +102,7 @@ class RunConfig(BaseModel):
     detector: Method | None = None
     labeler: Method | None = None
     encoder: Method | None = None
-    detection_rate: Share | Literal["auto"] | None = None
+    detection_rate: float | Literal["auto"] | None = None
     detection_threshold: float | None = None
     verified_rate: Share | None = None
     model: str = "resnet18"
@@ -130,6 +130,8 @@ class RunConfig(BaseModel):
         lookup("model", self.model, MODELS)
         check_choice("selection", self.selection, SELECTIONS)
         check_choice("label_map", self.label_map, LABEL_MAPS)
+        if isinstance(self.detection_rate, float):
+            check_range("detection_rate", self.detection_rate, 0, 1, include_low=False, include_high=False)
         attack, defense = self.make_attack(), self.make_defense()
         attack.check_label_map(self.label_map)
         filled: dict[str, Any] = {"attack": _spelled_out(self.attack, attack)}

@@ -52,6 +52,25 @@ def _chosen_by(config: RunConfig) -> dict[str, Any]:
     return given
 
 
+def method_table(kind: str) -> pd.DataFrame:
+    """What there is: every registered ``"detector"`` or ``"labeler"``, what it needs besides the images, its source."""
+    registry: Mapping[str, Any] = {"detector": DETECTORS, "labeler": LABELERS}[kind]
+    needs = {
+        "needs_verified": "verified images",
+        "needs_features": "self-supervised features",
+        "is_oracle": "the truth",
+    }
+    return pd.DataFrame(
+        {
+            kind: name,
+            "idea": method.summary,
+            "needs": ", ".join(what for flag, what in needs.items() if getattr(method(), flag)),
+            "source": method.source,
+        }
+        for name, method in registry.items()
+    )
+
+
 def detector_table(runs: Iterable[RunResult]) -> pd.DataFrame:
     """T4, first half: suspects by attack and detector, with the authors' own figure where it was published.
 
