@@ -20,7 +20,7 @@ from nab.experiments.profiles import Profile
 from nab.pseudolabels import LABELERS
 from nab.selfsupervised import ENCODERS
 from nab.stamp import Stamp
-from nab.training import Recipe
+from nab.training import RECIPES, Recipe
 
 REGISTRIES = {
     "attack": ATTACKS,
@@ -356,3 +356,22 @@ def test_a_profile_file_that_is_wrong_is_refused_in_one_line(tmp_path, text, tol
 def test_a_profile_file_that_is_missing_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist"):
         load_profile(str(tmp_path / "nowhere.yaml"))
+
+
+# Recipes.
+
+
+def test_a_recipe_is_had_by_name_and_changed_in_part():
+    assert make_config({"recipe": "paper"}).hash == RunConfig().hash
+    quick = make_config({"recipe": "quick"})
+    assert quick.recipe == RECIPES["quick"]
+    chosen = load_profile("laptop").config(recipe="quick", **{"recipe.epochs": 3})
+    assert chosen.recipe == dataclasses.replace(RECIPES["quick"], epochs=3)
+    with pytest.raises(ConfigError, match="did you mean 'quick'"):
+        make_config({"recipe": "quik"})
+    with pytest.raises(ConfigError, match="unknown recipe 'quik'"):
+        load_profile("laptop").config(recipe="quik")
+
+
+def test_the_quick_recipe_takes_a_fifth_of_the_papers_passes():
+    assert 5 * RECIPES["quick"].epochs <= RECIPES["paper"].epochs

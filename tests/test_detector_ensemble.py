@@ -29,7 +29,7 @@ def test_ties_share_the_mean_of_their_ranks_and_who_is_never_suspected_ties():
 
 
 def noisy(accuracies: list[float], count: int = 20_000, poisoned: int = 2_000) -> tuple[torch.Tensor, torch.Tensor]:
-    """Members that err independently, a given share of the top tenth of each poisoned: their surprises, and the truth."""
+    """Members that err independently, each with a share of poison in its top tenth: their surprises, and the truth."""
     generator = torch.Generator().manual_seed(0)
     is_poisoned = torch.zeros(count, dtype=torch.bool)
     is_poisoned[:poisoned] = True

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nab.attacks import ATTACKS, Attack, make_attack
 from nab.attacks.selection import LABEL_MAPS, SELECTIONS
@@ -21,7 +21,7 @@ from nab.models import MODELS
 from nab.pseudolabels import LABELERS, Labeler, make_labeler
 from nab.registry import build, first_problem, lookup
 from nab.selfsupervised import ENCODERS, SelfSupervised, make_encoder
-from nab.training import Recipe
+from nab.training import RECIPES, Recipe
 
 VERSION = 1
 """Part of every hash; raised when the same settings come to mean something else."""
@@ -84,7 +84,7 @@ class RunConfig(BaseModel):
             poisoned images.
         model: a key of `nab.models.MODELS`.
         width: channels of the network's first stage.
-        recipe: how the final network is trained.
+        recipe: how the final network is trained; or a key of `nab.training.RECIPES`.
         monitor_size: test images used for the curve after every epoch; final metrics use all.
         seed: of everything random.
     """
@@ -122,6 +122,11 @@ class RunConfig(BaseModel):
         if name in DEFENSES and not DEFENSES[name].takes_suspects:
             values = values | dict.fromkeys(SUSPECT_FIELDS)
         return values
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _recipe_by_name(cls, value: Any) -> Any:
+        return lookup("recipe", value, RECIPES) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _check_and_spell_out(self) -> Self:

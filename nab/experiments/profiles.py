@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +21,9 @@ from nab.experiments.result import RunResult
 from nab.experiments.run import run
 from nab.paths import RESULTS
 from nab.pseudolabels import LABELERS
-from nab.registry import first_problem, unknown_name
+from nab.registry import first_problem, lookup, unknown_name
 from nab.selfsupervised import ENCODERS
+from nab.training import RECIPES
 
 FOLDER = Path(__file__).parent / "profiles"
 REGISTRIES: dict[str, dict[str, type[Any]]] = {
@@ -77,6 +79,8 @@ class Profile(BaseModel):
         attack = values.get("attack", {}).get("name")
         if "poison_rate" not in given and attack in self.rates:
             values["poison_rate"] = self.rates[attack]
+        if isinstance(values.get("recipe"), str):
+            values["recipe"] = dataclasses.asdict(lookup("recipe", values["recipe"], RECIPES))
         for key, value in given.items():
             if "." in key:
                 _reach(values, key, value)

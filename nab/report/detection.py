@@ -54,7 +54,7 @@ def _chosen_by(config: RunConfig) -> dict[str, Any]:
 
 def method_table(kind: str) -> pd.DataFrame:
     """What there is: every registered ``"detector"`` or ``"labeler"``, what it needs besides the images, its source."""
-    registry: Mapping[str, Any] = {"detector": DETECTORS, "labeler": LABELERS}[kind]
+    registries: dict[str, Mapping[str, Any]] = {"detector": DETECTORS, "labeler": LABELERS}
     needs = {
         "needs_verified": "verified images",
         "needs_features": "self-supervised features",
@@ -67,7 +67,7 @@ def method_table(kind: str) -> pd.DataFrame:
             "needs": ", ".join(what for flag, what in needs.items() if getattr(method(), flag)),
             "source": method.source,
         }
-        for name, method in registry.items()
+        for name, method in registries[kind].items()
     )
 
 

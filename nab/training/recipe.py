@@ -150,3 +150,20 @@ def _statistics(mean: tuple[float, ...], std: tuple[float, ...], channels: int, 
     """Mean and standard deviation, 2 x 1 x C x 1 x 1."""
     both = torch.tensor((mean, std), device=device).view(2, 1, 3, 1, 1)
     return both if channels == 3 else both.mean(2, keepdim=True)
+
+
+RECIPES: dict[str, Recipe] = {
+    "paper": Recipe(),
+    "quick": Recipe(
+        epochs=20,
+        batch_size=128,
+        lr=0.2,
+        nesterov=True,
+        weight_decay=5e-4,
+        label_smoothing=0.1,
+        schedule="one-cycle",
+        crop_padding=2,
+    ),
+}
+"""The paper's 100 epochs, and a fifth of them with what lets a network learn in so few: one cycle of the learning rate,
+twice as high, smoothed labels and smaller crops. `benchmarks/recipe.py` compares them."""
