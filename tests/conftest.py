@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import TINY, FixedLogits, random_dataset
+from helpers import BRIEF, TINY, FixedLogits, random_dataset
 
 from nab import cli
 from nab.attacks import BadNets, Poisoned, poison
@@ -92,8 +92,8 @@ def tiny_context(digits: tuple[Dataset, Dataset], poisoned_digits: Poisoned) -> 
     verified = test.subset(stratified_index(test.labels, 0.15, 0, "tests"))
 
     def make(**changes: Any) -> Context:
-        given: dict[str, Any] = {"verified": verified, "truth": poisoned_digits.truth, "seed": 3} | changes
-        return Context(recipe=TINY, model="resnet9", width=4, **given)
+        given: dict[str, Any] = {"verified": verified, "truth": poisoned_digits.truth, "seed": 3, "encoder": BRIEF}
+        return Context(recipe=TINY, model="resnet9", width=4, **(given | changes))
 
     return make
 

@@ -13,6 +13,7 @@ import torch
 from nab.data import Dataset, GroundTruth
 from nab.digest import digest
 from nab.experiments import RunConfig, RunResult
+from nab.selfsupervised import SimCLR
 from nab.training import Keeper, Output, Recipe
 
 NAB = str(Path(sys.executable).with_name("nab"))
@@ -20,6 +21,9 @@ NAB = str(Path(sys.executable).with_name("nab"))
 
 TINY = Recipe(epochs=2, batch_size=32, lr=0.05, crop_padding=1, precision="float32")
 """A recipe that takes a second on the tiny datasets below."""
+
+BRIEF = SimCLR(epochs=1, batch_size=128)
+"""A self-supervised training of one step, for what is about features of any kind."""
 
 EASY = Recipe(epochs=10, batch_size=16, lr=0.05, precision="float32").without_augmentation()
 """Enough to learn `quadrants`."""

@@ -8,12 +8,14 @@ from nab.detection.base import Detector, find_scores
 from nab.detection.cut import Rate, automatic_cut, check_cut, select_suspects, suspect_count
 from nab.detection.gating import gate_classes
 from nab.detection.lga import LGA
+from nab.detection.ln import LN
 from nab.detection.oracle import OracleDetector
 from nab.registry import build
 
 __all__ = [
     "DETECTORS",
     "LGA",
+    "LN",
     "Detector",
     "OracleDetector",
     "Rate",
@@ -28,6 +30,7 @@ __all__ = [
 
 DETECTORS: dict[str, type[Detector]] = {
     "lga": LGA,
+    "ln": LN,
     "oracle": OracleDetector,
 }
 

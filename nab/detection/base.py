@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nab.data import Dataset
 from nab.detection.cut import check_scores
+from nab.selfsupervised import encoder_inputs
 from nab.training import Context, Output, Recipe
 
 
@@ -70,7 +71,7 @@ def find_scores(detector: Detector, dataset: Dataset, context: Context) -> Tenso
         "seed": context.seed,
     }
     if detector.needs_features:
-        inputs["encoder"] = own.encoder
+        inputs["encoder"] = encoder_inputs(own)
 
     def make() -> Output:
         scores = check_scores(detector.score(dataset, own))

@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from nab.pseudolabels.base import Labeler, guess_labels
+from nab.pseudolabels.knn import KNN
+from nab.pseudolabels.nc import NC
 from nab.pseudolabels.oracle import OracleLabeler
 from nab.pseudolabels.vd import VD
 from nab.registry import build
 
-__all__ = ["LABELERS", "VD", "Labeler", "OracleLabeler", "guess_labels", "make_labeler"]
+__all__ = ["KNN", "LABELERS", "NC", "VD", "Labeler", "OracleLabeler", "guess_labels", "make_labeler"]
 
 LABELERS: dict[str, type[Labeler]] = {
     "vd": VD,
+    "nc": NC,
+    "knn": KNN,
     "oracle": OracleLabeler,
 }
 

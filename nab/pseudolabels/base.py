@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from nab.data import Dataset
+from nab.selfsupervised import encoder_inputs
 from nab.stamp import Stamp
 from nab.training import Context, Output, Recipe
 
@@ -76,7 +77,7 @@ def guess_labels(labeler: Labeler, dataset: Dataset, context: Context, *, is_sus
         "seed": context.seed,
     }
     if labeler.needs_features:
-        inputs["encoder"] = own.encoder
+        inputs["encoder"] = encoder_inputs(own)
 
     def make() -> Output:
         return Output({"labels": labeler.label(dataset, own, is_suspect=is_suspect, stamp=stamp)})

@@ -5,13 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 from nab.registry import build
-from nab.selfsupervised.base import SelfSupervised, find_features, train_encoder
+from nab.selfsupervised.barlow_twins import BarlowTwins
+from nab.selfsupervised.base import (
+    SelfSupervised,
+    check_features,
+    encoder_inputs,
+    features_recipe,
+    find_features,
+    train_encoder,
+)
 from nab.selfsupervised.simclr import SimCLR
+from nab.selfsupervised.views import Views
 
-__all__ = ["ENCODERS", "SelfSupervised", "SimCLR", "find_features", "make_encoder", "train_encoder"]
+__all__ = [
+    "ENCODERS",
+    "BarlowTwins",
+    "SelfSupervised",
+    "SimCLR",
+    "Views",
+    "check_features",
+    "encoder_inputs",
+    "features_recipe",
+    "find_features",
+    "make_encoder",
+    "train_encoder",
+]
 
 ENCODERS: dict[str, type[SelfSupervised]] = {
     "simclr": SimCLR,
+    "barlow-twins": BarlowTwins,
 }
 
 

@@ -1,0 +1,107 @@
+"""NC: centres and distances on the unit circle, worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from helpers import random_dataset
+
+from nab.errors import ConfigError, NabError
+from nab.pseudolabels import NC
+from nab.pseudolabels.nc import nearest_centre
+from nab.stamp import Stamp
+from nab.training import Context, Recipe
+
+
+def circle(*degrees: float) -> torch.Tensor:
+    """Points of length one."""
+    angles = torch.tensor(degrees) * math.pi / 180
+    return torch.stack([angles.cos(), angles.sin()], 1)
+
+
+def labels_of(features: torch.Tensor, labels: list[int], suspects: list[int], **fields: str) -> list[int]:
+    """NC on a dataset whose features are given."""
+    dataset = random_dataset(len(labels), classes=2).replace(labels=torch.tensor(labels))
+    is_suspect = torch.zeros(len(labels), dtype=torch.bool)
+    is_suspect[suspects] = True
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nab.pseudolabels.nc.find_features", lambda dataset, context: features)
+        return NC(**fields).label(dataset, Context(), is_suspect=is_suspect, stamp=Stamp()).tolist()
+
+
+POISONED = circle(-30, -30, -30, 90, 90, 10, 10, 10, 10)
+"""Three of class 0, two of class 1, and four of class 0 with the label 1."""
+LIES = [0, 0, 0, 1, 1, 1, 1, 1, 1]
+
+
+def test_centres_are_made_without_the_suspects():
+    """Centres at -30 and 90 degrees; from 10 degrees the first one is nearer."""
+    assert labels_of(POISONED, LIES, [5, 6, 7, 8]) == [0, 0, 0, 1, 1, 0, 0, 0, 0]
+
+
+def test_centres_of_all_samples_are_pulled_by_poison():
+    """Class 1 then has its centre at (0.657, 0.449), 0.43 from the poison; that of class 0 is 0.68 away."""
+    assert labels_of(POISONED, LIES, [5, 6, 7, 8], exclude="none") == [0, 0, 0, 1, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("centre", "expected"), [("mean", 1), ("median", 0)])
+def test_a_median_centre_stays_where_most_samples_are(centre, expected):
+    """Class 1: four at 90 and two at 10 degrees; mean (0.328, 0.725), median (0, 1). Class 0: -10 degrees.
+
+    A sample at 35 degrees is 0.51 from the mean, 0.92 from the median and 0.77 from the other class.
+    """
+    features = circle(-10, 90, 90, 90, 90, 10, 10, 35)
+    assert labels_of(features, [0, 1, 1, 1, 1, 1, 1, 0], [7], centre=centre)[7] == expected
+
+
+def test_the_median_of_two_is_halfway():
+    """Class 0 at 0 and 90 degrees: (1/2, 1/2), 0.51 from 20 degrees; class 1 at -15 degrees: 0.60."""
+    features = circle(0, 90, -15, 20)
+    assert labels_of(features, [0, 0, 1, 0], [3], centre="median") == [1, 0, 1, 0]
+
+
+def test_a_centre_keeps_its_length():
+    """Class 0 at 80 and -80 degrees: its centre (0.174, 0) is 0.93 from 61 degrees, that of class 1 at 120 is 0.98.
+
+    By angle alone class 1 would be nearer: 59 degrees against 61.
+    """
+    features = circle(80, -80, 120, 61)
+    assert labels_of(features, [0, 0, 1, 1], [3])[3] == 0
+
+
+def test_how_long_a_feature_is_does_not_matter():
+    lengths = torch.tensor([1.0, 9.0, 0.1, 5.0, 0.2, 1.0, 30.0, 2.0, 0.5])[:, None]
+    for fields in ({}, {"exclude": "none"}, {"centre": "median"}):
+        assert labels_of(POISONED * lengths, LIES, [5, 6], **fields) == labels_of(POISONED, LIES, [5, 6], **fields)
+
+
+def test_distances_are_euclidean_in_many_dimensions():
+    """Against distances taken one by one."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(60, 8, generator=generator)
+    labels, is_left = torch.arange(60) % 5, torch.arange(60) % 3 > 0
+    unit = features / features.norm(dim=1, keepdim=True)
+    centres = torch.stack([unit[is_left & (labels == label)].mean(0) for label in range(5)])
+    expected = [min(range(5), key=lambda label: float((z - centres[label]).norm())) for z in unit]
+    assert nearest_centre(features, labels, is_left, 5).tolist() == expected
+
+
+def test_a_class_without_a_sample_left_is_told_by_name():
+    with pytest.raises(NabError, match=r"labeler 'nc': class 'b' has no sample left.*exclude to 'none'"):
+        labels_of(POISONED, LIES, [3, 4, 5, 6, 7, 8])
+    assert labels_of(POISONED, LIES, [3, 4, 5, 6, 7, 8], exclude="none")
+    with pytest.raises(NabError, match="class 'b' has no sample left"):
+        labels_of(POISONED, [0] * 9, [], exclude="none")
+
+
+def test_only_normalisation_and_precision_of_the_recipe_matter():
+    base = Recipe(epochs=7, lr=0.3, mean=(0.1, 0.2, 0.3), precision="float32")
+    assert NC().recipe(base) == Recipe(mean=(0.1, 0.2, 0.3), precision="float32")
+
+
+@pytest.mark.parametrize(("field", "allowed"), [("exclude", "suspects, none"), ("centre", "mean, median")])
+def test_unknown_choices_are_refused(field, allowed):
+    with pytest.raises(ConfigError, match=f"expected {field} to be one of {allowed}, got 'x'"):
+        NC(**{field: "x"})

@@ -1,0 +1,364 @@
+"""Self-supervised training: the losses by hand, the loop, the stage, and whether encoders learn anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from helpers import BRIEF, TINY, counting_keeper, random_dataset
+
+from nab import selfsupervised as package
+from nab.data import Dataset
+from nab.digest import digest
+from nab.errors import ConfigError, DataError, NabError
+from nab.pseudolabels import KNN, NC, guess_labels
+from nab.pseudolabels.nc import nearest_centre
+from nab.seeding import stream
+from nab.selfsupervised import (
+    ENCODERS,
+    BarlowTwins,
+    SelfSupervised,
+    SimCLR,
+    Views,
+    check_features,
+    find_features,
+    make_encoder,
+    train_encoder,
+)
+from nab.selfsupervised.loop import train_on_views
+from nab.stamp import Stamp
+from nab.training import Context, Output, Predictor, Recipe
+from nab.training.trainer import fresh_predictor
+
+every_encoder = pytest.mark.parametrize("name", sorted(ENCODERS))
+
+SHORT = {
+    "simclr": SimCLR(epochs=2, batch_size=16),
+    "barlow-twins": BarlowTwins(epochs=2, batch_size=16, dimensions=16, lr=0.005),
+}
+CONTEXT = Context(recipe=TINY, model="resnet9", width=4, encoder=SHORT["simclr"])
+MILD = Views(scale=(0.5, 1.0), flip_rate=0, blur_rate=0)
+"""Of digits, whose mirror images are other digits, and which are eight pixels wide here."""
+
+
+def fresh(dataset: Dataset, width: int = 4, recipe: Recipe = TINY, seed: int = 0) -> Predictor:
+    return fresh_predictor(dataset, recipe, "resnet9", width, torch.device("cpu"), seed=seed)
+
+
+def weights(predictor: Predictor) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in predictor.model.state_dict().items()}
+
+
+# The losses.
+
+
+def test_nt_xent_has_both_views_as_anchors_and_leaves_out_the_anchor_itself():
+    """Four anchors of length one with T = 1/2, whose scores are 2 where vectors agree and 0 where they are orthogonal.
+
+    First views a = (1, 0), b = (0, 1); second views c = (1, 0), d = (1, 0), all scaled to length one first.
+    a: other view 2, the rest d 2, b 0. b: other view 0, the rest c 0, a 0. c: other view 2, the rest d 2, b 0.
+    d: other view 0, the rest c 2, a 2.
+    """
+    first, second = torch.tensor([[3.0, 0.0], [0.0, 0.5]]), torch.tensor([[1.0, 0.0], [7.0, 0.0]])
+    e2 = math.exp(2)
+    a = c = math.log((2 * e2 + 1) / e2)
+    b, d = math.log(3), math.log(1 + 2 * e2)
+    assert float(SimCLR().make_loss()(first, second)) == pytest.approx((a + b + c + d) / 4, abs=1e-5)
+    assert (a + b + c + d) / 4 != pytest.approx((a + b) / 2, abs=0.1), "the first views alone as anchors"
+
+
+def test_nt_xent_has_the_temperature_it_is_given():
+    """Scores of 1 / T: ln(1 + 2 exp(-1)) for T = 1."""
+    views = torch.eye(2)
+    assert float(SimCLR(temperature=1.0).make_loss()(views, views)) == pytest.approx(0.551445, abs=1e-5)
+
+
+def test_barlow_twins_wants_ones_on_the_diagonal_and_zeros_beside_it():
+    """Numbers (x, y) of one view and (x, x) of the other, x and y uncorrelated: C = [[1, 1], [0, 0]]."""
+    x, y = torch.tensor([1.0, 1, -1, -1]), torch.tensor([1.0, -1, 1, -1])
+    first, second = torch.stack([3 * x + 5, y], 1), torch.stack([x, 2 * x - 1], 1)
+    for redundancy in (0.005, 0.5):
+        loss = BarlowTwins(redundancy=redundancy).make_loss()
+        assert float(loss(first, second)) == pytest.approx(1 + redundancy, abs=1e-4)
+        assert float(loss(first, first)) == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "layers"),
+    [
+        (SimCLR(), ["Linear 8 8", "BatchNorm1d", "ReLU", "Linear 8 128"]),
+        (
+            BarlowTwins(dimensions=16),
+            ["Linear 8 16", "BatchNorm1d", "ReLU", "Linear 16 16", "BatchNorm1d", "ReLU", "Linear 16 16"],
+        ),
+    ],
+)
+def test_heads_have_their_sources_layers(encoder, layers):
+    found = []
+    for layer in list(encoder.make_head(8).modules())[2:]:
+        sizes = f" {layer.in_features} {layer.out_features}" if isinstance(layer, torch.nn.Linear) else ""
+        found.append(type(layer).__name__ + sizes)
+    assert found == layers
+
+
+def test_defaults_are_the_sources():
+    simclr, twins = SimCLR(), BarlowTwins()
+    assert (simclr.batch_size, simclr.lr, simclr.momentum, simclr.weight_decay) == (512, 0.4, 0.9, 1e-4)
+    assert (simclr.temperature, simclr.dimensions, simclr.epochs) == (0.5, 128, 100)
+    assert (twins.lr, twins.momentum, twins.weight_decay, twins.redundancy) == (0.11, 0.9, 5e-4, 5e-3)
+    recipe = simclr.recipe(Recipe(mean=(0.1, 0.2, 0.3), label_smoothing=0.1, schedule="one-cycle"))
+    assert (recipe.schedule, recipe.label_smoothing, recipe.mean) == ("cosine", 0.0, (0.1, 0.2, 0.3))
+
+
+def test_the_learning_rate_is_a_cosine_that_ends_or_goes_on_as_told():
+    assert SimCLR().recipe(Recipe()).learning_rate(50, 1) == pytest.approx(0.2)
+    assert SimCLR(cosine_extra_epochs=900).recipe(Recipe()).learning_rate(99, 1) == pytest.approx(0.39035, abs=1e-4)
+
+
+# The loop.
+
+
+def run_loop(images: torch.Tensor, sizes: list[int], batch_size: int = 8, **changes: Any) -> list[dict[str, float]]:
+    """Two epochs, whose batches' sizes are noted."""
+
+    def loss(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        assert first.dtype == second.dtype == torch.float32
+        assert not torch.equal(first, second)
+        sizes.append(len(first))
+        return (first - second).square().mean() * changes.get("scale", 1.0)
+
+    how = {"head": torch.nn.Linear(32, 4), "loss": loss, "views": Views(), "generator": stream(0, "x"), "title": "x"}
+    return train_on_views(images, fresh(random_dataset(2)), dataclasses.replace(TINY, batch_size=batch_size), **how)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(16, [8, 8, 8, 8]), (23, [8, 8, 8, 8]), (5, [5, 5]), (2, [2, 2])])
+def test_what_does_not_fill_a_batch_is_left_out_unless_it_is_all(count, expected):
+    sizes: list[int] = []
+    run_loop(random_dataset(count).images, sizes)
+    assert sizes == expected
+
+
+def test_a_row_per_epoch_has_its_loss_and_learning_rate():
+    curve = run_loop(random_dataset(16).images, [])
+    assert [row["epoch"] for row in curve] == [1, 2]
+    assert [row["lr"] for row in curve] == [TINY.learning_rate(epoch * 2, 2) for epoch in (0, 1)]
+    assert all(row["loss"] > 0 for row in curve)
+
+
+def test_one_image_is_too_few():
+    with pytest.raises(DataError, match="at least two training images, got 1"):
+        run_loop(random_dataset(1).images, [])
+
+
+def test_a_loss_that_is_no_number_stops_the_training():
+    with pytest.raises(NabError, match=r"x: the loss is nan after epoch 1; use a lower learning rate"):
+        run_loop(random_dataset(16).images, [], scale=math.nan)
+
+
+@every_encoder
+@pytest.mark.parametrize("channels", [1, 3])
+def test_training_changes_the_encoder_and_leaves_its_last_layer(name, channels):
+    dataset = random_dataset(32, channels=channels)
+    predictor = fresh(dataset)
+    before = weights(predictor)
+    curve = SHORT[name].train(dataset.images, predictor, 0)
+    after = weights(predictor)
+    same = {key for key in before if torch.equal(before[key], after[key])}
+    assert same == {"linear.weight", "linear.bias"}
+    assert len(curve) == 2
+    assert not predictor.model.training
+
+
+@every_encoder
+def test_the_same_seed_trains_the_very_same_encoder_and_another_one_another(name):
+    dataset = random_dataset(32)
+    first, again, other = (fresh(dataset) for _ in range(3))
+    for predictor, seed in ((first, 1), (again, 1), (other, 2)):
+        torch.rand(seed)  # torch's global generator plays no part
+        SHORT[name].train(dataset.images, predictor, seed)
+    assert all(torch.equal(value, weights(again)[key]) for key, value in weights(first).items())
+    assert not torch.equal(weights(first)["stem.0.weight"], weights(other)["stem.0.weight"])
+
+
+@every_encoder
+def test_encoders_train_in_low_precision(name):
+    dataset = random_dataset(16)
+    predictor = fresh(dataset, width=16, recipe=dataclasses.replace(TINY, precision="bfloat16"))
+    assert all(math.isfinite(row["loss"]) for row in SHORT[name].train(dataset.images, predictor, 0))
+    assert predictor.features(dataset.images).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        SimCLR(epochs=4, batch_size=64, lr=0.1, views=MILD),
+        BarlowTwins(epochs=8, batch_size=64, lr=0.005, dimensions=64, views=MILD),
+    ],
+    ids=["simclr", "barlow-twins"],
+)
+def test_trained_features_tell_classes_apart_that_fresh_ones_do_not(encoder, digits):
+    train = digits[0].subset(torch.arange(600))
+    train = train.replace(images=train.images[:, :1, 1::4, 1::4].contiguous())
+
+    def accuracy(predictor: Predictor) -> float:
+        found = nearest_centre(predictor.features(train.images), train.labels, torch.ones(600, dtype=torch.bool), 10)
+        return float((found == train.labels).float().mean())
+
+    predictor = fresh(train, width=8)
+    before = accuracy(predictor)
+    encoder.train(train.images, predictor, 0)
+    assert accuracy(predictor) > before + 0.1
+
+
+# The stage.
+
+
+class Recorder:
+    """Notes the key of every stage and makes it."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, str] = {}
+
+    def __call__(self, stage: str, inputs: Mapping[str, Any], make: Any) -> Output:
+        self.keys[stage] = digest(inputs)
+        return make()
+
+
+def key(dataset: Dataset, context: Context = CONTEXT) -> str:
+    recorder = Recorder()
+    train_encoder(dataset, dataclasses.replace(context, keeper=recorder))
+    assert set(recorder.keys) == {"encoder"}
+    return recorder.keys["encoder"]
+
+
+def test_an_encoder_depends_on_images_and_not_on_labels():
+    dataset = random_dataset(16)
+    assert key(dataset.replace(labels=dataset.labels.flip(0))) == key(dataset)
+    assert key(dataset.replace(images=dataset.images.flip(0))) != key(dataset)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_same"),
+    [
+        ({"encoder": SimCLR(epochs=1, batch_size=16)}, False),
+        ({"encoder": SimCLR(epochs=2, batch_size=16, views=MILD)}, False),
+        ({"encoder": SHORT["barlow-twins"]}, False),
+        ({"seed": 1}, False),
+        ({"width": 5}, False),
+        ({"model": "resnet18"}, False),
+        ({"recipe": dataclasses.replace(TINY, mean=(0.5, 0.5, 0.5))}, False),
+        ({"recipe": dataclasses.replace(TINY, lr=0.9, epochs=7, cutout=0)}, True),
+        ({"verified": random_dataset(4)}, True),
+    ],
+    ids=str,
+)
+def test_an_encoder_depends_on_what_it_is_trained_with_and_on_nothing_else(change, is_same):
+    dataset = random_dataset(16)
+    assert (key(dataset, dataclasses.replace(CONTEXT, **change)) == key(dataset)) == is_same
+
+
+def test_a_raised_version_changes_the_encoder_and_what_is_made_from_its_features(monkeypatch):
+    dataset, is_suspect = random_dataset(16), torch.arange(16) < 4
+
+    def keys() -> dict[str, str]:
+        recorder = Recorder()
+        context = dataclasses.replace(CONTEXT, keeper=recorder)
+        guess_labels(NC(), dataset, context, is_suspect=is_suspect, stamp=Stamp())
+        return recorder.keys
+
+    before = keys()
+    assert set(before) == {"encoder", "pseudo labels"}
+    monkeypatch.setattr(SimCLR, "version", 77)
+    after = keys()
+    assert all(after[stage] != before[stage] for stage in before)
+
+
+def test_two_labelers_share_one_encoder():
+    keeper, made = counting_keeper()
+    context = dataclasses.replace(CONTEXT, keeper=keeper)
+    dataset, is_suspect = random_dataset(16), torch.arange(16) < 4
+    for labeler in (NC(), KNN(k=3), NC(centre="median")):
+        guess_labels(labeler, dataset, context, is_suspect=is_suspect, stamp=Stamp())
+    assert made.count("encoder") == 1
+    assert made.count("pseudo labels") == 3
+
+
+def test_a_kept_encoder_gives_the_very_same_features():
+    keeper, made = counting_keeper()
+    dataset, context = random_dataset(16), dataclasses.replace(CONTEXT, keeper=keeper)
+    one, other = (find_features(dataset, context) for _ in range(2))
+    assert made == ["encoder"]
+    assert one.shape == (16, 32)
+    assert (one.dtype, one.device.type) == (torch.float32, "cpu")
+    assert torch.equal(one, other)
+    assert torch.equal(one, find_features(dataset, CONTEXT)), "as without a cache"
+
+
+def test_the_default_encoder_is_simclr(monkeypatch):
+    calls = []
+    monkeypatch.setattr(SimCLR, "train", lambda self, images, predictor, seed: calls.append(self) or [])
+    find_features(random_dataset(8), dataclasses.replace(CONTEXT, encoder=None))
+    assert calls == [SimCLR()]
+
+
+def test_features_that_are_no_numbers_or_all_the_same_are_refused():
+    features = torch.randn(5, 3)
+    assert check_features(features) is features
+    features[3, 1] = math.nan
+    with pytest.raises(NabError, match=r"finite self-supervised features.*image 3.*lower learning rate"):
+        check_features(features)
+    with pytest.raises(NabError, match=r"all images are the same.*collapsed"):
+        check_features(torch.ones(5, 3))
+
+
+# The values.
+
+
+@every_encoder
+def test_an_encoder_is_a_frozen_value_that_describes_itself(name):
+    encoder = make_encoder(name)
+    assert isinstance(encoder, SelfSupervised)
+    assert hash(encoder) == hash(ENCODERS[name]())
+    assert eval(repr(encoder), vars(package)) == encoder
+    assert encoder.summary
+    assert encoder.source
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        encoder.epochs = 3
+
+
+def test_views_can_be_set_by_name():
+    encoder = make_encoder("simclr", {"views": {"blur_rate": 0}})
+    assert encoder == SimCLR(views=Views(blur_rate=0))
+
+
+@every_encoder
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"epochs": 0}, "epochs.*got 0"),
+        ({"batch_size": 1}, "batch_size of at least 2"),
+        ({"lr": 0}, "lr.*got 0"),
+        ({"momentum": 1}, "momentum.*got 1"),
+        ({"weight_decay": -1}, "weight_decay.*got -1"),
+        ({"cosine_extra_epochs": -1}, "cosine_extra_epochs.*got -1"),
+        ({"dimensions": 0}, "dimensions.*got 0"),
+    ],
+)
+def test_encoders_refuse_what_they_cannot_train_with(name, wrong, told):
+    with pytest.raises(ConfigError, match=told):
+        make_encoder(name, wrong)
+
+
+def test_the_losses_numbers_are_checked():
+    with pytest.raises(ConfigError, match=r"temperature.*got 0"):
+        SimCLR(temperature=0)
+    with pytest.raises(ConfigError, match=r"redundancy.*got 0"):
+        BarlowTwins(redundancy=0)
+
+
+def test_a_brief_encoder_is_one_step():
+    assert (BRIEF.epochs, BRIEF.batch_size) == (1, 128)
