@@ -64,9 +64,9 @@ def truth_of(labels: list[int], poisoned: list[int]) -> GroundTruth:
 
 
 def small(cls: type[Any]) -> Any:
-    """A method with its defaults, except that it trains for two epochs if it trains."""
-    names = {field.name for field in dataclasses.fields(cls)}
-    return cls(epochs=2) if "epochs" in names else cls()
+    """A method with its defaults, except that it trains for two epochs if it trains, and takes few steps."""
+    few = {"epochs": 2, "separation_epochs": 2, "steps": 3}
+    return cls(**{field.name: few[field.name] for field in dataclasses.fields(cls) if field.name in few})
 
 
 def alternatives(value: Any) -> list[Any]:

@@ -8,15 +8,30 @@ from nab.pseudolabels.base import Labeler, guess_labels
 from nab.pseudolabels.knn import KNN
 from nab.pseudolabels.nc import NC
 from nab.pseudolabels.oracle import OracleLabeler
+from nab.pseudolabels.random_label import RandomLabeler
+from nab.pseudolabels.second_likely import SecondLikely
 from nab.pseudolabels.vd import VD
 from nab.registry import build
 
-__all__ = ["KNN", "LABELERS", "NC", "VD", "Labeler", "OracleLabeler", "guess_labels", "make_labeler"]
+__all__ = [
+    "KNN",
+    "LABELERS",
+    "NC",
+    "VD",
+    "Labeler",
+    "OracleLabeler",
+    "RandomLabeler",
+    "SecondLikely",
+    "guess_labels",
+    "make_labeler",
+]
 
 LABELERS: dict[str, type[Labeler]] = {
     "vd": VD,
     "nc": NC,
     "knn": KNN,
+    "second-likely": SecondLikely,
+    "random": RandomLabeler,
     "oracle": OracleLabeler,
 }
 

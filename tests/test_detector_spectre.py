@@ -1,0 +1,240 @@
+"""SPECTRE: quantum entropy by hand, the covariance filter piece by piece, and poison in a direction of little variance."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from planted import PixelModel, attack, planted
+from torch import Tensor
+
+from nab.detection import SPECTRE, select_suspects
+from nab.detection import robust as package
+from nab.detection.robust import _removed, filter_covariance, top_fourth_moment
+from nab.detection.spectral_signatures import spectral_scores
+from nab.detection.spectre import budget, dimensions, quantum_entropy, spectre_scores
+from nab.errors import ConfigError, NabError
+from nab.training import Context
+
+# Quantum entropy.
+
+
+def tilted() -> Tensor:
+    """Four points on the diagonals whose covariance is [[2, 1], [1, 2]], of eigenvalues 3 and 1."""
+    one, other = math.sqrt(4.5 / 2), math.sqrt(1.5 / 2)
+    return torch.tensor([[one, one], [-one, -one], [other, -other], [-other, other]]).double()
+
+
+def test_the_exponential_of_a_score_is_that_of_a_matrix_and_not_of_its_entries():
+    """Q is expm(2 [[1, 1], [1, 1]]) of trace 1: tanh(2) / 2 beside the diagonal of 1/2, where entry by entry gives 1/2.
+
+    So (c, -c) has the score (1 - tanh(2)) c^2, and not 0, and (c, c) has (1 + tanh(2)) c^2.
+    """
+    scores, entropy = quantum_entropy(tilted(), alpha=4)
+    low, high = (1 - math.tanh(2)) * 0.75, (1 + math.tanh(2)) * 2.25
+    torch.testing.assert_close(scores, torch.tensor([high, high, low, low]).double())
+    assert entropy == pytest.approx((3 * math.exp(4) + 1) / (math.exp(4) + 1)), "the trace of S Q"
+
+
+def test_alpha_weighs_all_directions_alike_or_the_strongest_alone():
+    torch.testing.assert_close(quantum_entropy(tilted(), 0)[0], tilted().square().sum(1) / 2)
+    torch.testing.assert_close(quantum_entropy(tilted(), 500)[0], torch.tensor([4.5, 4.5, 0, 0]).double())
+
+
+def test_a_covariance_of_one_weighs_all_directions_alike():
+    """|S| - 1 is then zero, and the quotient has no meaning."""
+    points = math.sqrt(1.5) * torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]]).double()
+    scores, entropy = quantum_entropy(points, alpha=4)
+    torch.testing.assert_close(scores, torch.full((4,), 0.75).double())
+    assert entropy == pytest.approx(1)
+
+
+# The budget.
+
+
+@pytest.mark.parametrize(
+    ("size", "poisoned", "expected"),
+    [
+        (5000, 500, 500),  # as asked for
+        (5000, 2500, 1650),  # at most 0.33 of the class
+        (5000, 0, 500),  # a tenth if nothing is asked for
+        (400, 30, 30),  # a small class: as asked for,
+        (400, 60, 40),  # but at most a tenth
+        (500, 60, 60),  # 500 is not small
+    ],
+)
+def test_the_budget_of_a_class(size, poisoned, expected):
+    assert budget(size, poisoned) == pytest.approx(expected)
+
+
+def test_the_numbers_of_components_that_are_tried_have_evenly_spaced_roots():
+    assert dimensions(64) == [1, 4, 9, 16, 25, 36, 49, 64]
+    assert dimensions(6) == [1, 3, 6], "roots 1, 1.72 and 2.45"
+    assert dimensions(1) == [1]
+
+
+# The filter.
+
+
+def test_the_form_that_varies_most_is_the_first_eigenvector_of_the_fourth_moments():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(300, 3, generator=generator, dtype=torch.float64)
+    values[:30] *= torch.tensor([4.0, 1.0, 1.0])
+    values = values @ torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))[0]
+    factor = torch.linalg.cholesky(values.T @ values / 300)
+    whitened = torch.linalg.solve_triangular(factor, values.T, upper=False).T
+    products = torch.stack([torch.kron(row, row) for row in whitened])
+    identity = torch.eye(3, dtype=torch.float64).flatten()
+    moments = products.T @ products / 300 - torch.outer(identity, identity)
+    expected = torch.linalg.eigh(moments)
+    for start in (None, torch.eye(3, dtype=torch.float64)):
+        variance, form = top_fourth_moment(whitened, start)
+        assert variance == pytest.approx(float(expected.eigenvalues[-1]), rel=0.01)
+        assert abs(float(form.flatten() @ expected.eigenvectors[:, -1])) > 0.98
+        assert float(form.norm()) == pytest.approx(1)
+
+
+def test_the_fourth_moment_of_normal_data_is_2():
+    normal = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert top_fourth_moment(normal)[0] == pytest.approx(2, rel=0.15)
+
+
+def test_the_filter_reads_the_mass_that_remains_beyond_a_value():
+    """Of ten samples at most, with a share of 0.1: 10 ln 10 = 23.03 has to be passed by 3 before the tail counts."""
+    far = torch.tensor([0.0] * 8 + [10.0, 40.0])
+    assert _removed(far, 0.1, "remaining") == 1, "0.1 beyond 37, where normal data would have 0.00002"
+    near = torch.tensor([0.0] * 8 + [9.0, 10.0])
+    assert _removed(near, 0.1, "remaining") == 0, "up to 23 normal data may have all"
+
+
+def test_the_other_reading_always_takes_the_outermost_samples():
+    """10 - 3 = 7 has been passed by all ten samples, two of which lie above 7."""
+    assert _removed(torch.tensor([0.0] * 8 + [9.0, 10.0]), 0.1, "passed") == 2
+    assert _removed(torch.tensor([0.0] * 8 + [2.0, 3.0]), 0.1, "passed") == 0, "nothing lies beyond 3"
+
+
+def contaminated() -> tuple[Tensor, Tensor]:
+    """500 normal samples, of which the first 25 are moved far along one axis; who is clean."""
+    values = torch.randn(500, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    values[:25, 2] = values[:25, 2] / 10 + 40
+    return values - values.mean(0), torch.arange(500) >= 25
+
+
+def test_the_filter_removes_what_normal_data_would_not_have():
+    values, is_clean = contaminated()
+    is_kept = filter_covariance(values, 0.05, 50)
+    assert not is_kept[~is_clean].any()
+    assert is_kept[is_clean].double().mean() > 0.95
+    naive, robust = (torch.cov(part.T)[2, 2] for part in (values, values[is_kept]))
+    assert naive > 50
+    assert float(robust) == pytest.approx(1, abs=0.15)
+
+
+def test_the_filter_removes_no_more_than_the_limit():
+    values, is_clean = contaminated()
+    is_kept = filter_covariance(values, 0.05, 7)
+    assert int((~is_kept).sum()) == 7
+    assert not (~is_kept & is_clean).any()
+    assert filter_covariance(values, 0.05, 0).all()
+
+
+def test_the_filter_leaves_normal_data_alone():
+    assert filter_covariance(contaminated()[0][25:], 0.05, 50).all()
+
+
+def test_a_sample_of_huge_norm_goes_first(monkeypatch):
+    """10 d ln(n / 0.1) is 340 for 4 dimensions and 500 samples; whitening leaves the one a squared norm of about 500."""
+    monkeypatch.setattr(package, "top_fourth_moment", lambda whitened, form: (0.0, form))
+    values = contaminated()[0]
+    values[:25, 2] = 0
+    values[77] = 1e4
+    assert (~filter_covariance(values, 0.05, 50)).nonzero().flatten().tolist() == [77]
+
+
+def test_the_filter_computes_the_fourth_moment_a_bounded_number_of_times(monkeypatch):
+    """A twentieth of the limit goes at least each time."""
+    calls = []
+    form = torch.eye(4, dtype=torch.float64) / 2
+    monkeypatch.setattr(package, "top_fourth_moment", lambda *_: calls.append(1) or (1e9, form))
+    assert int((~filter_covariance(contaminated()[0], 0.05, 100)).sum()) == 100
+    assert 1 < len(calls) <= 20
+
+
+# The detector.
+
+
+def hidden(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Two classes of 200; 15 samples of class 0 are moved along the axis of least variance, by ten of its deviations."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(400, 6, generator=generator) * torch.tensor([20.0, 10, 5, 2, 1, 0.3])
+    features[:15, 5] += 3
+    return features, (torch.arange(400) >= 200).long(), torch.arange(400) < 15
+
+
+def test_poison_in_a_direction_of_little_variance_is_found_where_the_first_axis_does_not_see_it():
+    features, labels, is_poisoned = hidden()
+    scores, statistics = spectre_scores(features, labels, 2)
+    assert int(statistics.argmax()) == 0
+    assert scores.dtype == torch.float32
+    assert int((is_poisoned[:200] & (scores[:200] >= scores[:200].sort().values[-15])).sum()) >= 14
+    blind, _ = spectral_scores(features, labels, 2)
+    assert int((is_poisoned[:200] & (blind[:200] >= blind[:200].sort().values[-15])).sum()) <= 4
+
+
+def test_every_setting_changes_the_scores():
+    features, labels, _ = hidden()
+    features = torch.cat([features, features * torch.randn(400, 6, generator=torch.Generator().manual_seed(1)) ** 5], 1)
+    plain, _ = spectre_scores(features, labels, 2)
+    for change in ({"rate": 0.005}, {"components": 4}, {"alpha": 1.0}, {"tail": "passed"}):
+        assert not torch.equal(spectre_scores(features, labels, 2, **change)[0], plain), change
+
+
+def test_planted_samples_are_the_suspects(monkeypatch):
+    dataset, is_poisoned = planted(6)
+    attack(monkeypatch, PixelModel(4))
+    context = Context()
+    scores = SPECTRE().score(dataset, context)
+    assert torch.equal(select_suspects(scores, 6 / 240), is_poisoned)
+    assert (scores[60:] == -math.inf).all(), "one class is looked at, that of largest QUE"
+    assert context.notes["spectre_statistics"].argmax() == 0
+
+
+def test_a_class_of_few_or_equal_samples_is_not_judged():
+    features, labels, _ = hidden()
+    labels[-7:] = 2
+    labels[-27:-7] = 3
+    features[labels == 3] = 1
+    scores, statistics = spectre_scores(features, labels, 4)
+    assert statistics.isnan().tolist() == [False, False, True, True]
+    assert scores.isfinite().all()
+
+
+def test_channels_that_are_always_off_do_no_harm():
+    features, labels, _ = hidden()
+    scores, statistics = spectre_scores(features, labels, 2)
+    more = torch.cat([features, torch.zeros(400, 3)], 1)
+    for found, expected in zip(spectre_scores(more, labels, 2), (scores, statistics), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"rate": 0}, r"rate in \(0, 1\), got 0"),
+        ({"rate": 1}, "rate.*got 1"),
+        ({"components": 0}, "components.*got 0"),
+        ({"alpha": -1}, "alpha.*got -1"),
+        ({"tail": "both"}, "tail to be one of remaining, passed, got 'both'"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(wrong, told):
+    with pytest.raises(ConfigError, match=told):
+        SPECTRE(**wrong)
+
+
+def test_features_that_are_no_numbers_name_their_sample():
+    features, labels, _ = hidden()
+    features[5, 1] = math.nan
+    with pytest.raises(NabError, match=r"finite features.*sample 5"):
+        spectre_scores(features, labels, 2)
