@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from nab.data import Dataset, GroundTruth
+from nab.detection.ensemble import Member
 from nab.digest import digest
 from nab.experiments import RunConfig, RunResult
 from nab.selfsupervised import SimCLR
@@ -24,6 +25,9 @@ TINY = Recipe(epochs=2, batch_size=32, lr=0.05, crop_padding=1, precision="float
 
 BRIEF = SimCLR(epochs=1, batch_size=128)
 """A self-supervised training of one step, for what is about features of any kind."""
+
+MEMBERS = (Member("lga", {"epochs": 2}), Member("spectral-signatures"), Member("random"))
+"""An ensemble that takes a second."""
 
 EASY = Recipe(epochs=10, batch_size=16, lr=0.05, precision="float32").without_augmentation()
 """Enough to learn `quadrants`."""
@@ -65,7 +69,7 @@ def truth_of(labels: list[int], poisoned: list[int]) -> GroundTruth:
 
 def small(cls: type[Any]) -> Any:
     """A method with its defaults, except that it trains for two epochs if it trains, and takes few steps."""
-    few = {"epochs": 2, "separation_epochs": 2, "steps": 3}
+    few = {"epochs": 2, "separation_epochs": 2, "steps": 3, "members": MEMBERS}
     return cls(**{field.name: few[field.name] for field in dataclasses.fields(cls) if field.name in few})
 
 
@@ -79,6 +83,8 @@ def alternatives(value: Any) -> list[Any]:
     elif isinstance(value, float):
         others = [value * 0.5, value * 5, value + 0.25]
     elif isinstance(value, tuple):
+        if not all(isinstance(part, int | float) for part in value):
+            return [value[:-1]]
         others = [(1,), (*value, 1), tuple(type(part)(part / 2) for part in value)]
     return [other for other in others if other != value]
 

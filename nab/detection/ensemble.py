@@ -121,7 +121,7 @@ def agreement_weights(surprises: Tensor, rate: float) -> Tensor:
         rate: share of samples that every member suspects.
 
     Returns:
-        float64, M; at least 0, not all 0: a member that agrees with none counts nothing.
+        float64, M; at least 0, not all 0: a member that agrees with none counts nothing, unless no two members agree.
     """
     members, count = surprises.shape
     if members < 3:
@@ -132,12 +132,13 @@ def agreement_weights(surprises: Tensor, rate: float) -> Tensor:
     verdicts *= surprises > surprises.amin(1, keepdim=True)  # the bottom holds all who are never suspected
     covariance = torch.cov(verdicts)
     shared = covariance - covariance.diagonal().diag()
+    if (shared <= 0).all():
+        return torch.ones(members, dtype=torch.float64)
     for _ in range(ITERATIONS):
         values, vectors = torch.linalg.eigh(shared)
         leading = vectors[:, -1] * values[-1].clamp(min=0).sqrt()
         shared = shared - shared.diagonal().diag() + (leading**2).diag()
-    leading = leading * torch.sign(leading.sum())
-    return leading.clamp(min=0) if (leading > 0).any() else torch.ones(members, dtype=torch.float64)
+    return (leading * torch.sign(leading.sum())).clamp(min=0)
 
 
 ITERATIONS = 100
