@@ -37,9 +37,13 @@ def run_command(
     defense: Annotated[str | None, typer.Option(help="See `nab list defenses`.")] = None,
     detector: Annotated[str | None, typer.Option(help="See `nab list detectors`.")] = None,
     labeler: Annotated[str | None, typer.Option(help="See `nab list labelers`.")] = None,
-    detection_rate: Annotated[float | None, typer.Option(help="Share of the training set that is suspected.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="See `nab list encoders`.")] = None,
+    detection_rate: Annotated[
+        str | None, typer.Option(help="Share of the training set that is suspected, or auto.", metavar="SHARE|auto")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="See `nab list models`.")] = None,
     width: Annotated[int | None, typer.Option(help="Channels of the network's first stage.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="See `nab list recipes`; the profile's by default.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training set.")] = None,
     train_size: Annotated[int | None, typer.Option(help="Train on a class-balanced part of this many images.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
@@ -65,9 +69,11 @@ def run_command(
         "defense": defense,
         "detector": detector,
         "labeler": labeler,
+        "encoder": encoder,
         "detection_rate": detection_rate,
         "model": model,
         "width": width,
+        "recipe": recipe,
         "recipe.epochs": epochs,
         "train_size": train_size,
         "seed": seed,
@@ -108,7 +114,7 @@ def show(
     print_results(found)
 
 
-Kind = Literal["attacks", "detectors", "labelers", "defenses", "datasets", "models", "profiles"]
+Kind = Literal["attacks", "detectors", "labelers", "encoders", "defenses", "datasets", "models", "recipes", "profiles"]
 
 
 @app.command("list")

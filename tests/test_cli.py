@@ -176,7 +176,10 @@ def test_an_interruption_is_no_traceback(nab, monkeypatch):
 # What it prints when all is well.
 
 
-@pytest.mark.parametrize("kind", ["attacks", "detectors", "labelers", "defenses", "datasets", "models", "profiles"])
+KINDS = ["attacks", "detectors", "labelers", "encoders", "defenses", "datasets", "models", "recipes", "profiles"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_list_shows_every_name_with_its_line_and_source(nab, kind):
     code, out, err = nab("list", kind)
     assert (code, err) == (0, "")

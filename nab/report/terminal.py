@@ -73,11 +73,14 @@ def registries() -> dict[str, dict[str, tuple[str, str]]]:
     from nab.detection import DETECTORS
     from nab.models import MODELS
     from nab.pseudolabels import LABELERS
+    from nab.selfsupervised import ENCODERS
+    from nab.training import RECIPES
 
     kinds = {
         "attacks": ATTACKS,
         "detectors": DETECTORS,
         "labelers": LABELERS,
+        "encoders": ENCODERS,
         "defenses": DEFENSES,
         "datasets": SOURCES,
         "models": MODELS,
@@ -85,6 +88,10 @@ def registries() -> dict[str, dict[str, tuple[str, str]]]:
     listed = {
         kind: {name: (entry.summary, entry.source) for name, entry in registry.items()}  # type: ignore[attr-defined]
         for kind, registry in kinds.items()
+    }
+    listed["recipes"] = {
+        name: (f"{r.epochs} epochs, batches of {r.batch_size}, lr {r.lr:g}, {r.schedule}", "nab/training/recipe.py")
+        for name, r in RECIPES.items()
     }
     listed["profiles"] = {
         name: (load_profile(name).summary, f"nab/experiments/profiles/{name}.yaml") for name in profile_names()
