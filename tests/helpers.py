@@ -69,7 +69,7 @@ def truth_of(labels: list[int], poisoned: list[int]) -> GroundTruth:
 
 def small(cls: type[Any]) -> Any:
     """A method with its defaults, except that it trains for two epochs if it trains, and takes few steps."""
-    few = {"epochs": 2, "separation_epochs": 2, "steps": 3, "members": MEMBERS}
+    few = {"epochs": 2, "separation_epochs": 2, "steps": 3, "overlays": 4, "components": 4, "members": MEMBERS}
     return cls(**{field.name: few[field.name] for field in dataclasses.fields(cls) if field.name in few})
 
 

@@ -204,12 +204,11 @@ def test_the_truth_is_out_of_reach_of_every_real_method(tmp_path, handed_over, d
     with pytest.raises(StoppedError):
         run(config, results=tmp_path)
     ((dataset, context),) = handed_over
-    has_oracle = DETECTORS[detector].is_oracle or LABELERS[labeler].is_oracle
+    methods = DETECTORS[detector](), LABELERS[labeler]()
+    has_oracle = any(method.is_oracle for method in methods)
     assert (context.truth is not None) == has_oracle
-    needs_verified = DETECTORS[detector].needs_verified or LABELERS[labeler].needs_verified
-    assert (context.verified is not None) == needs_verified
-    needs_features = DETECTORS[detector].needs_features or LABELERS[labeler].needs_features
-    assert (context.encoder is not None) == needs_features
+    assert (context.verified is not None) == any(method.needs_verified for method in methods)
+    assert (context.encoder is not None) == any(method.needs_features for method in methods)
     assert set(vars(dataset)) <= {"images", "labels", "classes", "name", "fingerprint"}
 
 

@@ -72,6 +72,7 @@ FIELDS: dict[str, tuple[st.SearchStrategy[Any], frozenset[str]]] = {
     "detector.batch_size": (COUNTS, frozenset({"scores"})),
     "detector.cosine_extra_epochs": (COUNTS, frozenset({"scores"})),
     "detection_rate": (SHARES, frozenset({"pseudo labels"})),
+    "detection_threshold": (st.just(-50.0), frozenset({"pseudo labels"})),
     "labeler.epochs": (COUNTS, LABELER),
     "labeler.lr": (RATES, LABELER),
     "labeler.milestones": (st.just([1, 3]), LABELER),
@@ -194,7 +195,8 @@ def test_several_settings_change_what_each_of_them_changes(data):
 def test_every_setting_of_a_run_and_of_its_recipe_is_in_the_table():
     """A setting that is added later must say what depends on it."""
     methods = {"attack", "defense", "detector", "labeler"}
-    named = {name for name in FIELDS if "." not in name} | {"dataset", "defense", "detector", "labeler", "recipe"}
+    named = {name for name in FIELDS if "." not in name}
+    named |= {"dataset", "defense", "detector", "labeler", "encoder", "recipe"}
     assert named == set(RunConfig.model_fields)
     recipe = {name.removeprefix("recipe.") for name in FIELDS if name.startswith("recipe.")}
     recipe |= {"warmup", "cosine_extra_epochs", "milestones", "step_factor"}  # see below
@@ -207,6 +209,16 @@ def test_what_a_schedule_does_not_look_at_changes_no_key(field):
     """The recipe is one-cycle, which knows neither milestones nor a cosine; LGA and VD have their own schedules."""
     value = {"recipe.milestones": [1]}.get(field, 7)
     assert changed(BASE, PROFILE.config(**{field: value})) == set()
+
+
+def test_an_encoder_matters_to_who_needs_features_and_to_nobody_else():
+    assert changed(BASE, PROFILE.config(encoder="barlow-twins")) == set()
+    featured = {"labeler": "knn", "encoder": "simclr", "encoder.epochs": 1, "encoder.batch_size": 30}
+    one, other, later = (PROFILE.config(**(featured | {"encoder.epochs": epochs})) for epochs in (1, 2, 1))
+    assert {"encoder", "pseudo labels"} <= changed(one, other) <= {"encoder", "pseudo labels"} | FINAL
+    assert changed(one, later) == set()
+    relabelled = PROFILE.config(**featured, detection_rate=0.3)
+    assert "encoder" not in changed(one, relabelled), "who is suspected does not matter to it"
 
 
 def test_a_detector_and_a_labeler_do_not_depend_on_the_final_networks_warmup():

@@ -9,7 +9,7 @@ from nab.detection.base import Detector, find_scores
 from nab.detection.beatrix import Beatrix
 from nab.detection.cognitive_distillation import CognitiveDistillation
 from nab.detection.cut import Rate, automatic_cut, check_cut, select_suspects, suspect_count
-from nab.detection.ensemble import Ensemble
+from nab.detection.ensemble import Ensemble, Member
 from nab.detection.fct import FCT
 from nab.detection.gating import gate_classes
 from nab.detection.lga import LGA
@@ -34,6 +34,7 @@ __all__ = [
     "CognitiveDistillation",
     "Detector",
     "Ensemble",
+    "Member",
     "OracleDetector",
     "RandomDetector",
     "Rate",
