@@ -14,7 +14,7 @@ from nab.errors import NabError
 from nab.seeding import derive, stream
 from nab.selfsupervised.loop import Loss, train_on_views
 from nab.selfsupervised.views import Views
-from nab.training import Context, Output, Predictor, Recipe
+from nab.training import Context, Monitor, Output, Predictor, Recipe
 from nab.training.trainer import fresh_predictor
 
 
@@ -77,7 +77,9 @@ class SelfSupervised(abc.ABC):
     def make_loss(self) -> Loss:
         """The loss of two views."""
 
-    def train(self, images: Tensor, predictor: Predictor, seed: int) -> list[dict[str, float]]:
+    def train(
+        self, images: Tensor, predictor: Predictor, seed: int, monitor: Monitor | None = None
+    ) -> list[dict[str, float]]:
         """Train the network of a fresh ``predictor``; see `train_on_views`."""
         device = predictor.runtime.device
         with torch.random.fork_rng(devices=[]):  # torch initialises layers from its global generator
@@ -92,6 +94,7 @@ class SelfSupervised(abc.ABC):
             views=self.views,
             generator=stream(seed, "views", device),
             title=f"encoder ({type(self).__name__})",
+            monitor=monitor,
         )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nab.errors import DataError, NabError
 from nab.progress import bar
 from nab.selfsupervised.views import Views
-from nab.training import Predictor, Recipe
+from nab.training import Monitor, Predictor, Recipe
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Of the embeddings of two views of the same images (both float32, B x E): a scalar."""
@@ -26,6 +26,7 @@ def train_on_views(
     views: Views,
     generator: torch.Generator,
     title: str,
+    monitor: Monitor | None = None,
 ) -> list[dict[str, float]]:
     """Train the network of ``predictor`` up to its penultimate features; its last layer stays as it is.
 
@@ -39,9 +40,10 @@ def train_on_views(
         views: how they are drawn.
         generator: on the predictor's device; of order and views.
         title: shown on the progress bar.
+        monitor: called after every epoch, with the network in evaluation mode.
 
     Returns:
-        a row per epoch: ``epoch`` (from 1), ``loss``, ``lr``.
+        a row per epoch: ``epoch`` (from 1), ``loss``, ``lr``, and what the monitor returned.
 
     Raises:
         DataError: fewer than two images.
@@ -81,6 +83,9 @@ def train_on_views(
             if not abs(mean) < float("inf"):
                 raise NabError(f"{title}: the loss is {mean} after epoch {epoch + 1}; use a lower learning rate (lr)")
             curve.append({"epoch": epoch + 1, "loss": mean, "lr": lr})
+            if monitor:
+                curve[-1] |= monitor(predictor)
+                network.train()
             progress.advance(f"loss {mean:.3g}")
     network.eval()
     return curve

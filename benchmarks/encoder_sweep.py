@@ -1,0 +1,117 @@
+"""How long must an encoder learn before its labels beat those of a small verified set? NC and kNN, epoch by epoch.
+
+    python benchmarks/encoder_sweep.py --data-root DIR [--setting simclr ...] [--attack badnets ...] [--seeds 1]
+
+Suspects are half of the poison, so that labellers alone are compared. One JSON per combination goes to
+benchmarks/results/encoder/, and is written anew after every measurement; finished ones are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nab.data import load
+from nab.detection import OracleDetector, select_suspects
+from nab.evaluation import percent
+from nab.experiments import load_profile
+from nab.experiments.poisoning import attack_data, make_context
+from nab.files import write_atomically
+from nab.pseudolabels.knn import vote
+from nab.pseudolabels.nc import nearest_centre
+from nab.seeding import derive
+from nab.selfsupervised import make_encoder
+from nab.training import Context, Predictor
+from nab.training.trainer import fresh_predictor
+
+RESULTS = Path(__file__).parent / "results" / "encoder"
+EVERY = 4
+"""Epochs from one measurement to the next."""
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "simclr": {"name": "simclr", "batch_size": 256, "lr": 0.3, "views": {"blur_rate": 0.0}},
+    "simclr, sharp": {"name": "simclr", "batch_size": 256, "lr": 0.3, "views": {"blur_rate": 0.0}, "temperature": 0.2},
+    "barlow-twins": {"name": "barlow-twins", "batch_size": 256, "dimensions": 512, "views": {"blur_rate": 0.0}},
+}
+"""What differs from the methods' defaults, which are made for hundreds of epochs on all of CIFAR-10."""
+
+
+def measure(name: str, attack: str, seed: int, epochs: int, data_root: str | None) -> None:
+    path = RESULTS / f"{name.replace(',', '').replace(' ', '-')}-{attack}-s{seed}-e{epochs}.json"
+    if path.exists() and json.loads(path.read_text())["is_finished"]:
+        return
+    config = load_profile("laptop").config(attack=attack, defense="none", seed=seed)
+    context = make_context(config)
+    data = attack_data(config, context, data_root)
+    dataset, truth = data.poisoned.dataset, data.poisoned.truth
+    scores = OracleDetector().score(dataset, Context(seed=seed, truth=truth))
+    is_suspect = select_suspects(scores, 0.05)
+    params = dict(SETTINGS[name])
+    method = make_encoder(params.pop("name"), params | {"epochs": epochs})
+    start = time.perf_counter()
+    measured: list[dict[str, float]] = []
+    row = {
+        "setting": name,
+        "encoder": {"name": SETTINGS[name]["name"], "params": params | {"epochs": epochs}},
+        "dataset": config.dataset,
+        "train_size": config.train_size,
+        "model": config.model,
+        "width": config.width,
+        "attack": attack,
+        "poison_rate": config.poison_rate,
+        "seed": seed,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "epochs": measured,
+    }
+    passed = itertools.count(1)
+
+    def monitor(predictor: Predictor) -> dict[str, float]:
+        epoch = next(passed)
+        if epoch % EVERY and epoch != epochs:
+            return {}
+        seconds = time.perf_counter() - start
+        features = predictor.features(dataset.images).cpu()
+        guesses = {
+            "nc": nearest_centre(features, dataset.labels, ~is_suspect, dataset.num_classes),
+            "knn": vote(features, dataset.labels, ~is_suspect, dataset.num_classes, k=200),
+        }
+        found: dict[str, float] = {"epoch": epoch, "seconds": seconds}
+        for labeler, labels in guesses.items():
+            is_right = labels == truth.true_labels
+            found[labeler] = percent(is_right[is_suspect])
+            found[f"{labeler}_all"] = percent(is_right)
+        measured.append(found)
+        kept = row | {"is_finished": epoch == epochs}
+        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(kept, indent=1) + "\n"))
+        print(name, attack, seed, {key: round(value, 1) for key, value in found.items()}, flush=True)
+        return {}
+
+    run_seed = derive(seed, "encoder")
+    predictor = fresh_predictor(dataset, context.recipe, context.model, context.width, context.device, run_seed)
+    method.train(dataset.images, predictor, run_seed, monitor)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-root")
+    parser.add_argument("--setting", nargs="+", choices=SETTINGS, default=["simclr"])
+    parser.add_argument("--attack", nargs="+", default=["badnets", "blend"])
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    load("cifar10", arguments.data_root)  # a wrong folder is told before anything else
+    for seed, name, attack in itertools.product(range(arguments.seeds), arguments.setting, arguments.attack):
+        measure(name, attack, seed, arguments.epochs, arguments.data_root)
+
+
+if __name__ == "__main__":
+    main()
