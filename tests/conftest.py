@@ -92,8 +92,8 @@ def tiny_context(digits: tuple[Dataset, Dataset], poisoned_digits: Poisoned) -> 
     verified = test.subset(stratified_index(test.labels, 0.15, 0, "tests"))
 
     def make(**changes: Any) -> Context:
-        given: dict[str, Any] = {"verified": verified, "truth": poisoned_digits.truth, "seed": 3, "encoder": BRIEF}
-        return Context(recipe=TINY, model="resnet9", width=4, **(given | changes))
+        given: dict[str, Any] = {"recipe": TINY, "model": "resnet9", "width": 4, "seed": 3, "encoder": BRIEF}
+        return Context(**(given | {"verified": verified, "truth": poisoned_digits.truth} | changes))
 
     return make
 

@@ -30,7 +30,7 @@ def test_the_score_is_the_distance_to_the_larger_cluster_less_that_to_the_smalle
 
 
 def test_whitening_divides_by_the_standard_deviation():
-    """The variance of class 0 is (8 x 2^2 + 2 x 8^2) / 9 = 160 / 9, that of class 1 (6 x 4^2 + 4 x 6^2) / 9 = 240 / 9."""
+    """Class 0 has the variance (8 x 2^2 + 2 x 8^2) / 9 = 160 / 9, class 1 (6 x 4^2 + 4 x 6^2) / 9 = 240 / 9."""
     scores, _, _ = cluster_scores(*heaps(), num_classes=2)
     one, other = 10 / math.sqrt(160 / 9), 10 / math.sqrt(240 / 9)
     torch.testing.assert_close(scores, torch.tensor([-one] * 8 + [one] * 2 + [-other] * 6 + [other] * 4))
@@ -61,9 +61,10 @@ def test_independent_components_give_the_clusters_of_whitened_principal_componen
 
 def test_equal_clusters_leave_the_first_sample_in_the_one_that_is_not_suspected():
     values = torch.tensor([0.0, 9.0, 0.0, 9.0]).double()[:, None]
-    is_small, centres = two_means(values, seed=0)
-    assert is_small.tolist() == [False, True, False, True]
-    assert centres[:, 0].tolist() == [0.0, 9.0]
+    for seed in range(5):
+        is_small, centres = two_means(values, seed)
+        assert is_small.tolist() == [False, True, False, True]
+        assert centres[:, 0].tolist() == [0.0, 9.0]
 
 
 def test_planted_samples_are_the_suspects(monkeypatch):
@@ -78,7 +79,7 @@ def test_planted_samples_are_the_suspects(monkeypatch):
 
 def spread() -> tuple[Tensor, Tensor]:
     """Class 0: 12 points and 4, in tight heaps; class 1: 14 and 2, in wide ones; class 2: 9 and 7."""
-    wide = torch.linspace(-3, 3, 14).tolist() + [6.0, 12.0]
+    wide = [*torch.linspace(-3, 3, 14).tolist(), 6.0, 12.0]
     first = [0.0] * 12 + [10.0] * 4 + wide + [0.0] * 9 + [10.0] * 7
     return torch.tensor([[value, 0.0] for value in first]), torch.arange(3).repeat_interleave(16)
 

@@ -52,6 +52,16 @@ def test_members_weigh_as_far_as_they_are_better_than_chance():
     )
 
 
+def test_agreement_is_measured_at_the_top_that_the_rate_names():
+    """Two members agree on the first ten of a hundred and then on nothing; the third on none of them."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.rand(3, 100, generator=generator, dtype=torch.float64)
+    rows[:2, :10] += 1
+    narrow, wide = (agreement_weights(rows, rate) for rate in (0.1, 0.9))
+    assert narrow[2] < 0.2 * narrow[0]
+    assert wide[0] < 0.5 * narrow[0]
+
+
 def test_a_member_that_is_worse_than_chance_counts_nothing():
     surprises, _ = noisy([0.9, 0.8, 0.0])
     assert agreement_weights(surprises, 0.1)[2] == 0

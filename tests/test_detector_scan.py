@@ -59,13 +59,13 @@ def test_the_variation_between_and_within_classes_is_learned():
 
 
 def case(poisoned: int, size: int = 40, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Three classes of ``size`` in 6 dimensions; ``poisoned`` samples of class 1 stand in a group of their own; 10 verified
-    samples of each class."""
+    """Three classes of ``size`` in 6 dimensions, with ``poisoned`` samples of class 1 in a group of their own; and 10
+    verified samples of each class."""
     generator = torch.Generator().manual_seed(seed)
     labels, known = torch.arange(3).repeat_interleave(size), torch.arange(3).repeat_interleave(10)
     means = 10 * torch.randn(3, 6, generator=generator)
     features, verified = (means[of] + torch.randn(len(of), 6, generator=generator) for of in (labels, known))
-    features[size : size + poisoned] += 8 * torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0]) / math.sqrt(6)
+    features[size : size + poisoned] += 12 * torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0]) / math.sqrt(6)
     return features, labels, verified, known
 
 

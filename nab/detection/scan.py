@@ -115,7 +115,7 @@ def scan_scores(
     check_finite(features)
     check_finite(verified_features, "verified sample")
     spare = _check_verified(verified_labels)
-    axes, _ = principal_axes(features.double(), min(components, spare // 2))
+    axes, _ = principal_axes(features.double(), min(components, spare))
     if axes.shape[1] == 0:
         raise NabError("expected features that differ between samples, got the same for all")
     centre = verified_features.double().mean(0)

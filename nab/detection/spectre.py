@@ -41,6 +41,7 @@ class SPECTRE(Detector):
         tail: how the covariance filter reads its tail test. ``"remaining"`` compares the share of samples beyond a
             value with what normal data would have, as the filter's paper does, and BackdoorBench; ``"passed"`` the
             share below it, as the authors' code does, which then removes the outermost samples whatever they look like.
+            The former leaves a tight group of poison in place if it is more than a fiftieth or so of the class.
 
     Defaults are BackdoorBench's, 64 components and the authors' alpha. The sources set the budget from the true number
     of poisoned samples, which nobody knows; 0.05 is the share that NAB suspects. The authors' code analyses the target
