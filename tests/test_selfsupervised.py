@@ -129,7 +129,7 @@ def run_loop(images: torch.Tensor, sizes: list[int], batch_size: int = 8, **chan
         assert first.dtype == second.dtype == torch.float32
         assert not torch.equal(first, second)
         sizes.append(len(first))
-        return (first - second).square().mean() * changes.get("scale", 1.0)
+        return (first - second).square().mean() * changes.get("scale", 1.0) + changes.get("shift", 0.0)
 
     how = {"head": torch.nn.Linear(32, 4), "loss": loss, "views": Views(), "generator": stream(0, "x"), "title": "x"}
     return train_on_views(images, fresh(random_dataset(2)), dataclasses.replace(TINY, batch_size=batch_size), **how)
@@ -143,10 +143,10 @@ def test_what_does_not_fill_a_batch_is_left_out_unless_it_is_all(count, expected
 
 
 def test_a_row_per_epoch_has_its_loss_and_learning_rate():
-    curve = run_loop(random_dataset(16).images, [])
+    curve = run_loop(random_dataset(16).images, [], scale=0.0, shift=3.0)
     assert [row["epoch"] for row in curve] == [1, 2]
     assert [row["lr"] for row in curve] == [TINY.learning_rate(epoch * 2, 2) for epoch in (0, 1)]
-    assert all(row["loss"] > 0 for row in curve)
+    assert [row["loss"] for row in curve] == [3, 3], "the mean of two batches"
 
 
 def test_one_image_is_too_few():
@@ -182,6 +182,23 @@ def test_the_same_seed_trains_the_very_same_encoder_and_another_one_another(name
         SHORT[name].train(dataset.images, predictor, seed)
     assert all(torch.equal(value, weights(again)[key]) for key, value in weights(first).items())
     assert not torch.equal(weights(first)["stem.0.weight"], weights(other)["stem.0.weight"])
+
+
+def test_head_order_and_views_come_from_the_seed(monkeypatch):
+    seen = []
+
+    def spy(*_: Any, head: torch.nn.Module, generator: torch.Generator, **__: Any) -> list[dict[str, float]]:
+        seen.append((head.layers[0].weight.detach(), generator.initial_seed()))
+        return []
+
+    monkeypatch.setattr("nab.selfsupervised.base.train_on_views", spy)
+    for seed in (1, 1, 2):
+        SimCLR().train(random_dataset(4).images, fresh(random_dataset(4)), seed)
+    (weight, drawn), again, other = seen
+    assert torch.equal(weight, again[0])
+    assert drawn == again[1]
+    assert not torch.equal(weight, other[0])
+    assert drawn != other[1]
 
 
 @every_encoder

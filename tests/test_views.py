@@ -114,6 +114,22 @@ def test_a_crop_enlarges_what_lies_in_its_box():
     torch.testing.assert_close(rows, expected.T, atol=1e-3, rtol=0)
 
 
+def test_a_crop_is_bicubic_and_stays_within_the_range():
+    """Halfway between columns a cubic (a = -0.75) weighs the four around it -3/32, 19/32, 19/32 and -3/32.
+
+    Column 4 is 200 and the others are 100; then 255 and 250, of which a cubic makes more than there is.
+    """
+    boxes = torch.tensor([2.25, 2.25, 4.0, 4.0])[:, None]
+    for base, peak, expected in (
+        (100, 200, [90.625, 159.375, 159.375, 90.625]),
+        (255, 250, [255, 252.031, 252.031, 255]),
+    ):
+        images = torch.full((1, 1, 8, 8), float(base))
+        images[..., 4] = peak
+        found = crop(images, boxes, torch.tensor([False]))[0, 0, 0, 1::2]  # columns 2.5, 3.5, 4.5, 5.5
+        torch.testing.assert_close(found, torch.tensor(expected), atol=1e-3, rtol=0)
+
+
 def test_boxes_have_the_area_and_the_ratio_that_was_asked_for_and_lie_inside():
     u = torch.rand(4, 2000, generator=generator())
     top, left, rows, columns = Views(scale=(0.2, 0.5), ratio=(0.75, 4 / 3))._boxes(u, 20, 40)

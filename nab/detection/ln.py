@@ -40,7 +40,8 @@ class LN(Detector):
         ce_weight: of the cross-entropy.
         rce_weight: of the reverse cross-entropy, ``9.21 (1 - p_y)``.
         augment: whether every pass sees the images cropped and mirrored anew, as the source does, which sends all
-            images through the encoder once per epoch; False takes each image's features once.
+            images through the encoder once per epoch. False takes each image's features once: on the digits this found
+            poison no worse, in a fraction of the time.
 
     Defaults are the source's but for ``augment``. The encoder stays as it is and in evaluation mode; in the source a
     misspelt flag leaves it in training mode, so that its batch statistics move. Scores belong to the images as they
