@@ -107,7 +107,7 @@ def keep(
 
 
 NAMING = (
-    *("code", "model", "width", "batch_size", "train_images", "epochs", "workers"),
+    *("detector", "features", "code", "model", "width", "batch_size", "train_images", "epochs", "workers"),
     *("precision", "recipe", "attack", "defense", "backend", "jobs"),
 )
 """Settings that tell files of one benchmark apart; a new measurement of the same replaces the old one."""

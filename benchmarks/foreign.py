@@ -24,7 +24,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -67,21 +66,8 @@ def wait_for_device() -> None:
         torch.cuda.synchronize()
 
 
-def supply_lightly(report: Report) -> None:
-    """The authors' network takes one function from the package lightly; with one split it is batch normalisation."""
-    if importlib.util.find_spec("lightly"):
-        return
-    inner: Any = ModuleType("lightly.models.batchnorm")
-    inner.get_norm_layer = lambda channels, splits=0: nn.BatchNorm2d(channels)
-    for name in ("lightly", "lightly.models"):
-        sys.modules[name] = ModuleType(name)
-    sys.modules[inner.__name__] = inner
-    report["stand_ins"].append("package lightly is not installed: its split batch norm (one split) is BatchNorm2d")
-
-
 def run_authors(checkout: Path, job: Job, report: Report) -> None:
     """``train_nab.py`` as a script, with its own defaults for everything that the job does not name."""
-    supply_lightly(report)
     sys.path.insert(0, str(checkout))
     if job["width"] != 64:
         network: Any = importlib.import_module("src.resnet")

@@ -131,7 +131,7 @@ def test_others_runs_a_checkout_from_outside_and_says_what_it_supplied(run: Run,
     assert theirs.measured["metrics"] == {"clean_accuracy": 12.5, "attack_success_rate": 7.25}
     assert len(theirs.measured["seconds"]) == 1  # of two passes that train; the first is not counted
     assert theirs.measured["loader_workers"] == 1
-    assert any("lightly" in line for line in theirs.measured["stand_ins"])
+    assert any("width 16 instead of 64" in line for line in theirs.measured["stand_ins"])
     assert sorted(checkout.rglob("*")) == before
 
 
@@ -204,6 +204,25 @@ def test_others_table_compares_with_ours_of_the_same_settings() -> None:
     table = benchmarks.others_table(rows)
     assert table["ours is faster"].tolist() == ["", "", "5.0 times"]
     assert table["ACC"].tolist() == ["", "93.0", "93.0"]  # three epochs say nothing of an implementation
+
+
+def test_detectors_are_timed_in_processes_of_their_own(run: Run) -> None:
+    (latent, image) = run("detectors", "--images", "300", "--features", "8", "--detector", "scan", "lga")
+    for measurement in (latent, image):
+        assert measurement.measured["seconds"][0] > 0
+        assert 0.1 < measurement.measured["memory_gb"] < 4
+    assert {m.settings["detector"]: m.settings["features"] for m in (latent, image)} == {"scan": 8, "lga": None}
+
+
+def test_detector_times_stand_in_a_row_by_the_number_of_samples() -> None:
+    def timed(detector: str, count: int, seconds: float) -> Any:
+        settings = {"detector": detector, "train_images": count, "features": 8}
+        return planted("detectors", settings, {"seconds": [seconds], "memory_gb": seconds})
+
+    rows = [timed("scan", 200, 2.0), timed("scan", 1000, 9.0), timed("spectre", 200, 4.0)]
+    table = benchmarks.detector_time_table(rows).set_index("detector")
+    assert table.loc["scan", ["200", "1,000", "memory, GB"]].tolist() == ["2.0", "9.0", "9.0"]
+    assert table.loc["spectre", ["200", "1,000"]].tolist() == ["4.0", ""]
 
 
 def test_any_measurement_can_be_shown_as_it_is() -> None:

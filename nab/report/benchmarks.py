@@ -230,6 +230,22 @@ def defence_cost_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
     return _table(measurements, row, by=("width", "batch_size"))
 
 
+def detector_time_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
+    """Seconds to score so many samples, a column each, and the greatest memory; a detector to a row."""
+    measured = list(measurements)
+    counts = sorted({m.settings["train_images"] for m in measured})
+    groups: dict[tuple[str, str, Any], list[Measurement]] = {}
+    for m in measured:
+        groups.setdefault((m.machine, m.settings["detector"], m.settings["features"]), []).append(m)
+    rows = []
+    for (machine, detector, features), group in groups.items():
+        seconds = {m.settings["train_images"]: span(m.measured["seconds"], 1) for m in group}
+        row = {"machine": machine, "detector": detector, "features": features or "images"}
+        row |= {f"{count:,}": seconds.get(count, "") for count in counts}
+        rows.append(row | {"memory, GB": f"{max(m.measured['memory_gb'] for m in group):.1f}"})
+    return pd.DataFrame(rows)
+
+
 def settings_and_figures(measurements: Sequence[Measurement]) -> pd.DataFrame:
     """Any program's measurements as they are: the settings in which they differ, and every number with its spread.
 
