@@ -14,6 +14,30 @@ from nab.errors import ResultError
 FOLDER = Path("benchmarks") / "results" / "lga"
 
 
+ENCODERS = Path("benchmarks") / "results" / "encoder"
+
+
+def encoder_table(folder: str | Path = ENCODERS) -> pd.DataFrame:
+    """How many labels of suspects NC and kNN get right while an encoder learns, from ``benchmarks/encoder_sweep.py``;
+    no rows if nothing was measured."""
+    rows = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
+    return pd.DataFrame(
+        {
+            "encoder": f"{row['setting']}, {row['encoder']['params']['epochs']} epochs",
+            "attack": row["attack"],
+            "seed": row["seed"],
+            "epoch": point["epoch"],
+            "minutes": f"{point['seconds'] / 60:.0f}",
+            "NC": f"{point['nc']:.1f}",
+            "NC, all": f"{point['nc_all']:.1f}",
+            "kNN": f"{point['knn']:.1f}",
+            "kNN, all": f"{point['knn_all']:.1f}",
+        }
+        for row in rows
+        for point in row["epochs"]
+    )
+
+
 def sweep_rows(folder: str | Path = FOLDER) -> list[dict[str, Any]]:
     """Every combination that was measured, the authors' setting first.
 
