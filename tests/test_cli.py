@@ -128,7 +128,7 @@ def test_each_of_the_twelve_wrong_inputs_has_its_line(nab, tmp_path, monkeypatch
         (["run", "--dataset", "digit"], ["'digit'", "did you mean 'digits'"]),
         (["run", "--defense", "nap"], ["'nap'", "did you mean 'nab'"]),
         (["run", "--defense", "nab", "--detector", "lgaa"], ["'lgaa'", "did you mean 'lga'"]),
-        (["run", "--defense", "nab", "--labeler", "dv"], ["'dv'", "oracle, vd"]),
+        (["run", "--defense", "nab", "--labeler", "dv"], ["'dv'", "did you mean 'vd'"]),
         (["run", "--model", "resnet"], ["'resnet'", "resnet18"]),
         (["run", "--device", "tpu"], ["'tpu'", "auto, cpu, cuda"]),
         (["run", "--epochs", "0"], ["epochs", "got 0"]),

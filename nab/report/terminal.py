@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from nab.experiments import RunResult, load_profile, profile_names
@@ -46,10 +47,7 @@ def print_results(results: Iterable[RunResult]) -> None:
             f"{result.seconds['total']:.0f}",
             result.hash[:8],
         )
-    console = Console()
-    # Into a file or a pipe the table is written at its own width, not cut to a terminal's.
-    console = console if console.is_terminal else Console(width=160)
-    console.print(table)
+    _print(table)
 
 
 def print_cache(entries: Iterable[Entry]) -> None:
@@ -61,8 +59,7 @@ def print_cache(entries: Iterable[Entry]) -> None:
         used = datetime.datetime.fromtimestamp(entry.used).isoformat(sep=" ", timespec="minutes")
         seconds = json.loads(entry.record.read_bytes())["seconds"]
         table.add_row(entry.stage, entry.key, used, f"{entry.size / 1e6:.1f}", f"{seconds or 0:.1f} s")
-    console = Console()
-    (console if console.is_terminal else Console(width=160)).print(table)
+    _print(table)
 
 
 def registries() -> dict[str, dict[str, tuple[str, str]]]:
@@ -111,4 +108,12 @@ def print_registry(kind: str) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, (summary, source) in listed[kind].items():
         table.add_row(f"[bold]{name}[/bold]", summary, f"[dim]{source}[/dim]")
-    Console(width=None if Console().is_terminal else 140).print(table)
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    """Into a file or a pipe a table is written at its own width, a line per row, not cut to a terminal's."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=Measurement.get(console, console.options.update_width(10_000), table).maximum)
+    console.print(table)
