@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,3 +122,65 @@ def test_a_context_counts_found_stages_and_times_made_ones(time):
     assert totals[0] == totals[1] == (30.0, {"detection": 30.0})
     assert time.now == 130.0, "made once"
     assert kept["scores"].seconds == 30.0
+
+
+class Shelf:
+    """Keeps outputs in memory, as `StageCache` does in files."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Output] = {}
+
+    def __call__(self, stage, inputs, make):
+        if stage in self.kept:
+            return dataclasses.replace(self.kept[stage], is_found=True)
+        self.kept[stage] = dataclasses.replace(make(), key=stage)
+        return self.kept[stage]
+
+
+def shared_work(time, shelf: Shelf) -> Context:
+    """Scores (3 s) and labels (2 s) both ask for a network (60 s), which asks for data (5 s)."""
+    context = Context(keeper=shelf)
+
+    def stage(name: str, seconds: float, inner=None):
+        def make() -> Output:
+            if inner is not None:
+                inner()
+            time.now += seconds
+            return Output()
+
+        return lambda: context.keep(name, {}, make)
+
+    network = stage("network", 60.0, stage("data", 5.0))
+    for name, seconds in (("scores", 3.0), ("labels", 2.0)):
+        with context.stage(name):
+            stage(name, seconds, network)()
+    return context
+
+
+@pytest.mark.parametrize(
+    "left", [(), ("data",), ("network", "data"), ("scores",), ("labels",), ("scores", "labels", "network", "data")]
+)
+def test_what_stages_share_counts_once_whatever_is_left_in_the_cache(time, left):
+    shelf = Shelf()
+    first = shared_work(time, shelf)
+    assert first.clock.now == 70.0
+    assert first.clock.seconds == {"scores": 68.0, "labels": 2.0}
+    assert shelf.kept["scores"].seconds == 3.0
+    assert dict(shelf.kept["scores"].within) == dict(shelf.kept["labels"].within) == {"data": 5.0, "network": 60.0}
+    shelf.kept = {name: output for name, output in shelf.kept.items() if name in left}
+    second = shared_work(time, shelf)
+    assert second.clock.now == pytest.approx(70.0)
+    assert second.clock.seconds == pytest.approx(first.clock.seconds)
+
+
+def test_only_one_of_two_stages_that_nobody_keeps_is_not_enough(time):
+    """Without a key, the same name twice is the same work twice."""
+    context = Context()
+
+    def make() -> Output:
+        time.now += 4.0
+        return Output()
+
+    for _ in range(2):
+        context.keep("scores", {}, make)
+    assert context.clock.now == context.clock.costs == 8.0

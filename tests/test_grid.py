@@ -80,7 +80,7 @@ class Plan(Executor):
         self.started.append((self.time.now, seed))
         planned = self.outcomes.get(seed, [])
         seconds = self.seconds(seed)
-        outcome = planned.pop(0) if planned else ("done", ({"clean_accuracy": float(seed)}, seconds))
+        outcome = planned.pop(0) if planned else ("done", ({"clean_accuracy": float(seed)}, {"total": seconds}))
         future = Planned(self.time.now + seconds, outcome)
         if isinstance(outcome, BrokenExecutor):
             future.finish = lambda: self._break(future, outcome)  # type: ignore[method-assign]
@@ -296,17 +296,21 @@ def test_what_is_no_duration_is_refused(text):
 NAB = {"defense": {"name": "nab"}, "detector": {"name": "lga"}, "labeler": {"name": "vd"}}
 
 
+def total(seconds: float) -> dict[str, float]:
+    return {"total": seconds}
+
+
 def test_the_most_similar_runs_decide():
     known = Estimates()
     assert known.expected(RunConfig()) is None
     assert known.at_most(RunConfig()) is None
-    known.add(RunConfig(seed=1, attack={"name": "blend"}), 100.0)
+    known.add(RunConfig(seed=1, attack={"name": "blend"}), total(100.0))
     assert known.expected(RunConfig()) == 100.0, "another attack is better than nothing"
     for seed, seconds in enumerate((10.0, 11.0, 30.0)):
-        known.add(RunConfig(seed=seed), seconds)
-    assert known.expected(RunConfig(seed=9)) == 11.0
+        known.add(RunConfig(seed=seed), total(seconds))
+    assert known.expected(RunConfig(seed=9)) == 17.0
     assert known.at_most(RunConfig(seed=9)) == 30.0
-    assert known.expected(RunConfig(seed=9, attack={"name": "wanet"})) == 20.5
+    assert known.expected(RunConfig(seed=9, attack={"name": "wanet"})) == 37.75
     assert known.at_most(RunConfig(seed=9, attack={"name": "wanet"})) == 100.0
 
 
@@ -322,9 +326,9 @@ def test_a_run_of_another_kind_says_nothing(other):
 
 def test_another_detector_is_wider_than_another_attack():
     known = Estimates()
-    known.add(RunConfig(**(NAB | {"detector": {"name": "oracle"}})), 5.0)
+    known.add(RunConfig(**(NAB | {"detector": {"name": "oracle"}})), total(5.0))
     assert known.expected(RunConfig(**NAB)) == 5.0
-    known.add(RunConfig(**NAB, attack={"name": "blend"}), 50.0)
+    known.add(RunConfig(**NAB, attack={"name": "blend"}), total(50.0))
     assert known.expected(RunConfig(**NAB)) == 50.0
 
 
@@ -332,9 +336,21 @@ def test_another_detector_is_wider_than_another_attack():
 def test_the_expected_time_lies_among_those_seen_and_never_above_the_longest(seconds):
     known = Estimates()
     for seed, value in enumerate(seconds):
-        known.add(RunConfig(seed=seed), value)
+        known.add(RunConfig(seed=seed), total(value))
     config = RunConfig(seed=99)
-    assert min(seconds) <= known.expected(config) <= known.at_most(config) == max(seconds)
+    within = known.expected(config)
+    assert min(seconds) <= within or within == pytest.approx(min(seconds))
+    assert within <= max(seconds) or within == pytest.approx(max(seconds))
+    assert known.at_most(config) == max(seconds)
+
+
+def test_what_stages_in_the_cache_save_is_expected_and_not_relied_on():
+    """One of three paid for what all share."""
+    known = Estimates()
+    for seed, passed in enumerate((90.0, 6.0, 6.0)):
+        known.add(RunConfig(seed=seed), {"total": 95.0, "passed": passed})
+    assert known.expected(RunConfig(seed=9)) == 34.0
+    assert known.at_most(RunConfig(seed=9)) == 95.0
 
 
 def test_the_time_left_is_what_waits_and_what_is_left_of_what_runs(how, time):
@@ -411,7 +427,7 @@ def test_a_worker_makes_the_run_that_was_asked_for(how, monkeypatch):
         "nab.experiments.grid.run", lambda config, **options: seen.append((config, options)) or result_of(config)
     )
     answer = work(RunConfig(seed=4), dataclasses.replace(how, data_root="here"))
-    assert answer == ("done", (result_of(RunConfig()).metrics, 2.0))
+    assert answer == ("done", (result_of(RunConfig()).metrics, result_of(RunConfig()).seconds))
     ((config, options),) = seen
     assert config.seed == 4
     keeper = options.pop("keeper")
@@ -428,7 +444,7 @@ def work(config, settings):
         log.write(f"{config.seed} {os.environ['OMP_NUM_THREADS']}\\n")
     if config.seed == 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    return "done", ({}, 0.1)
+    return "done", ({}, {"total": 0.1})
 """
 
 

@@ -294,7 +294,7 @@ def test_a_place_that_cannot_be_written_to_is_told_and_the_work_is_done(tmp_path
     for count in (1, 2):
         maker = Maker()
         with caplog.at_level(logging.WARNING):
-            assert cache("any", {}, maker) is maker.output
+            assert cache("any", {}, maker).tensors is maker.output.tensors
         assert maker.count == 1
         assert caplog.text.count("stages cannot be kept in") == count
 
@@ -306,7 +306,7 @@ def test_a_full_disk_is_told_and_the_work_is_handed_on(cache, caplog, monkeypatc
     monkeypatch.setattr("nab.experiments.stages.write_whole", full)
     maker = Maker()
     with caplog.at_level(logging.WARNING):
-        assert cache("any", {}, maker) is maker.output
+        assert cache("any", {}, maker).tensors is maker.output.tensors
     assert "No space left" in caplog.text
     assert cache.entries() == []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from nab.experiments.config import RunConfig
 from nab.experiments.result import RunResult
@@ -13,30 +13,33 @@ from nab.experiments.result import RunResult
 class Estimates:
     """Seconds of runs by their kind; the most similar ones that have finished decide.
 
+    What a run costs here depends on which of its stages others have left in the cache. So what is expected is what
+    similar ones took, shared stages and all; and what it takes at most is what they would have taken alone.
+
     Args:
         results: finished runs.
     """
 
     def __init__(self, results: Iterable[RunResult] = ()) -> None:
-        self._seconds: dict[tuple[object, ...], list[float]] = defaultdict(list)
+        self._seconds: dict[tuple[object, ...], list[Mapping[str, float]]] = defaultdict(list)
         for result in results:
-            self.add(result.config, result.seconds["total"])
+            self.add(result.config, result.seconds)
 
-    def add(self, config: RunConfig, seconds: float) -> None:
-        """Count a finished run."""
+    def add(self, config: RunConfig, seconds: Mapping[str, float]) -> None:
+        """Count a finished run, given its result's ``seconds``."""
         for kind in _kinds(config):
             self._seconds[kind].append(seconds)
 
     def expected(self, config: RunConfig) -> float | None:
-        """The median over the most similar finished runs; None if none is similar."""
+        """The mean over the most similar finished runs; None if none is similar."""
         similar = self._similar(config)
-        return statistics.median(similar) if similar else None
+        return statistics.mean(seconds.get("passed", seconds["total"]) for seconds in similar) if similar else None
 
     def at_most(self, config: RunConfig) -> float | None:
         """The longest of the most similar finished runs; None if none is similar."""
-        return max(self._similar(config), default=None)
+        return max((seconds["total"] for seconds in self._similar(config)), default=None)
 
-    def _similar(self, config: RunConfig) -> list[float]:
+    def _similar(self, config: RunConfig) -> list[Mapping[str, float]]:
         return next((self._seconds[kind] for kind in _kinds(config) if kind in self._seconds), [])
 
 

@@ -188,8 +188,8 @@ class Grid:
                 cause = getattr(error, "cause", None) or error
                 cell.state, told = "failed", f"{type(cause).__name__}: {cause}"
             if cell.state == "done":
-                cell.metrics, total = told
-                self.estimates.add(cell.config, total)
+                cell.metrics, seconds = told
+                self.estimates.add(cell.config, seconds)
             else:
                 cell.message = " ".join(str(told).split())
                 if is_broken and cell.attempts < ATTEMPTS:
@@ -218,7 +218,7 @@ def work(config: RunConfig, settings: Settings) -> tuple[str, Any]:
         return "failed", str(error)
     except Exception as error:  # the grid goes on; what happened is written down
         return "failed", _report(error, config, settings)
-    return "done", (result.metrics, result.seconds["total"])
+    return "done", (result.metrics, result.seconds)
 
 
 def _report(error: Exception, config: RunConfig, settings: Settings) -> str:

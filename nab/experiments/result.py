@@ -30,8 +30,8 @@ class RunResult(BaseModel):
         detection_curve: what LGA saw, epoch by epoch, if it was the detector.
         examples: for some test images, what was predicted: true label, with and without trigger and stamp.
         data: name, number of images, fingerprints, and whether those are the published ones.
-        seconds: wall time per part, and in total, as if nothing had been in the cache: what was found there counts with
-            what it cost when it was made.
+        seconds: wall time per part, and in ``total``, as if nothing had been in the cache: what was found there counts
+            with what it cost when it was made, and what parts share counts once. ``passed`` is the time that it took.
         found_stages: those that were found in the cache.
         images_per_second: in the final training, monitoring included; None for a defence that has none.
         peak_memory_mb: of the process (``host``) and on the GPU (``device``), in MiB, while this run was computed.

@@ -87,7 +87,7 @@ def run(
         detection_curve=[dict(row) for row in gap],
         examples=judged["examples"],
         data=_describe_data(config, data),
-        seconds=context.clock.seconds | {"total": context.clock.now},
+        seconds=context.clock.seconds | {"total": context.clock.now, "passed": context.clock.passed},
         found_stages=context.clock.found,
         images_per_second=defended.images_per_second,
         peak_memory_mb=meter.peak_memory_mb(),

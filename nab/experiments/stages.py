@@ -97,7 +97,7 @@ class StageCache:
             found = self._read(record)  # another process may have made it meanwhile
             if found is not None:
                 return found
-            output = make()
+            output = dataclasses.replace(make(), key=key)
             self._write(record, described, output)
             return output
 
@@ -157,7 +157,9 @@ class StageCache:
             record, data = json.loads(path.read_bytes()), tensors.read_bytes()
             if record["checksum"] != _checksum(record, data):
                 raise ValueError("its checksum is another one")
-            output = Output(load(data), record["values"], record["seconds"], is_found=True)
+            output = Output(
+                load(data), record["values"], record["seconds"], record.get("within", {}), path.stem, is_found=True
+            )
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
@@ -177,6 +179,7 @@ class StageCache:
             "inputs": described,
             "values": dict(output.values),
             "seconds": output.seconds,
+            "within": dict(output.within),
             "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         record["checksum"] = _checksum(record, data)
@@ -190,8 +193,8 @@ class StageCache:
 
 def _checksum(record: Mapping[str, Any], data: bytes) -> str:
     """Of the tensors' file and of what the record says."""
-    said = json.dumps({name: record[name] for name in ("inputs", "values", "seconds")}, sort_keys=True)
-    return bytes_digest(said.encode(), data)
+    said = {name: record[name] for name in ("inputs", "values", "seconds", "within") if name in record}
+    return bytes_digest(json.dumps(said, sort_keys=True).encode(), data)
 
 
 def _limit() -> int:

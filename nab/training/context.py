@@ -122,16 +122,23 @@ class Context:
             make: does the work; its tensors are on the CPU.
         """
         where = {"device": self.device.type, "precision": resolve_precision(self.recipe.precision, self.device)}
-        start = self.clock.now
+        clock, start = self.clock, self.clock.now
 
         def timed() -> Output:
-            output = make()
-            return dataclasses.replace(output, seconds=self.clock.now - start)
+            others = clock.costs
+            with clock.making() as within:
+                output = make()
+            own = clock.now - start - (clock.costs - others)
+            return dataclasses.replace(output, seconds=own, within=within)
 
         output = self.keeper(stage, {**inputs, **where}, timed)
+        seconds = output.seconds or 0.0
+        cost = clock.count(stage, seconds, output.within, output.key)
         if output.is_found:
-            self.clock.count_as(output.seconds or 0.0, start)
-            self.clock.found.append(stage)
+            clock.count_as(cost, start)
+            clock.found.append(stage)
+        elif cost == 0:  # counted before, as part of a stage that was found, and yet not in the cache itself
+            clock.count_as(clock.now - start - seconds, start)
         return output
 
     @contextmanager

@@ -16,13 +16,17 @@ class Output:
     Attributes:
         tensors: by name.
         values: by name; numbers, strings, lists and mappings.
-        seconds: what it cost to make; filled in by whoever keeps it.
+        seconds: what it alone cost to make, without the stages within; filled in by whoever keeps it, as are the next.
+        within: the seconds of the stages that it asked for, and of theirs, by key.
+        key: its own; None if it is not kept.
         is_found: whether it was read rather than made.
     """
 
     tensors: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seconds: float | None = None
+    within: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    key: str | None = None
     is_found: bool = False
 
 
