@@ -34,7 +34,7 @@ def test_the_tables_of_methods_say_what_each_needs() -> None:
 def test_a_detector_counts_once_per_seed_however_many_labellers_it_was_run_with() -> None:
     runs = [
         run_with({"detection_accuracy": 80.0}, seed=0),
-        run_with({"detection_accuracy": 80.0}, seed=0, labeler="oracle"),
+        run_with({"detection_accuracy": 80.0}, seed=0, labeler="random"),
         run_with({"detection_accuracy": 90.0}, seed=1, defense="nab"),
     ]
     (row,) = detection.detector_table(runs).to_dict("records")
@@ -46,9 +46,9 @@ def test_a_detector_counts_once_per_seed_however_many_labellers_it_was_run_with(
 def test_the_authors_figures_stand_beside_ours_of_the_same_attack_and_method() -> None:
     published = json.loads(tables.REFERENCE.read_text())
     assert published["source"]
-    runs = [run_with({}), run_with({}, detector="oracle"), run_with({}, attack="wanet")]
+    runs = [run_with({}), run_with({}, detector="random"), run_with({}, attack="wanet")]
     shown = detection.detector_table(runs).set_index(["attack", "detector"])["detection ACC, authors"]
-    assert shown.to_dict() == {("badnets", "lga"): "96.7", ("badnets", "oracle"): "", ("wanet", "lga"): ""}
+    assert shown.to_dict() == {("badnets", "lga"): "96.7", ("badnets", "random"): "", ("wanet", "lga"): ""}
     labels = detection.labeler_table(runs).set_index(["attack", "labeler"])
     assert labels.loc[("badnets", "vd"), "label ACC, authors"] == "70.6"
     assert labels.loc[("badnets", "vd"), "label ACC, all, authors"] == "67.8"
@@ -58,12 +58,12 @@ def test_the_authors_figures_stand_beside_ours_of_the_same_attack_and_method() -
 def test_labellers_are_compared_on_the_suspects_of_one_detector() -> None:
     runs = [
         run_with({"pseudo_label_accuracy": 40.0}),
-        run_with({"pseudo_label_accuracy": 99.0}, detector="oracle", seed=1),
-        run_with({"pseudo_label_accuracy": 100.0}, labeler="oracle"),
+        run_with({"pseudo_label_accuracy": 99.0}, detector="random", seed=1),
+        run_with({"pseudo_label_accuracy": 100.0}, labeler="random"),
     ]
     shown = detection.labeler_table(runs).set_index("labeler")["label ACC"].to_dict()
-    assert shown == {"vd": "40.0", "oracle": "100.0"}
-    assert detection.labeler_table(runs, "oracle")["label ACC"].tolist() == ["99.0"]
+    assert shown == {"vd": "40.0", "random": "100.0"}
+    assert detection.labeler_table(runs, "random")["label ACC"].tolist() == ["99.0"]
 
 
 def test_a_pair_shows_accuracy_and_attack_success_of_nab_alone() -> None:
@@ -73,11 +73,11 @@ def test_a_pair_shows_accuracy_and_attack_success_of_nab_alone() -> None:
         run_with(outcome | {"attack_success_rate": 5.0}, defense="nab", seed=1),
         run_with(outcome | {"clean_accuracy": 1.0}),
         run_with(outcome | {"clean_accuracy": 2.0}, defense="nab", attack="blend"),
-        run_with(outcome | {"clean_accuracy": 70.0}, defense="nab", detector="oracle", labeler="oracle"),
+        run_with(outcome | {"clean_accuracy": 70.0}, defense="nab", detector="random", labeler="random"),
     ]
     first, second = detection.pair_table(runs, "badnets").to_dict("records")
-    assert (first["detector"], first["vd"], first["oracle"], first["seeds"]) == ("lga", "80.0 ± 0.0 / 4.0 ± 1.4", "", 2)
-    assert (second["detector"], second["vd"], second["oracle"]) == ("oracle", "", "70.0 / 3.0")
+    assert (first["detector"], first["vd"], first["random"], first["seeds"]) == ("lga", "80.0 ± 0.0 / 4.0 ± 1.4", "", 2)
+    assert (second["detector"], second["vd"], second["random"]) == ("random", "", "70.0 / 3.0")
     assert detection.pair_table(runs, "sig").empty
 
 
@@ -111,6 +111,15 @@ def test_the_main_table_leaves_audits_out(tmp_path: Path) -> None:
     for defense in ("none", "nab", "audit"):
         store.write(run_with({}, defense=defense))
     assert sorted(run.config.defense.name for run in tables.main_runs(tmp_path, "smoke")) == ["nab", "none"]
+
+
+def test_oracles_are_in_no_table() -> None:
+    """Their figures are set by a dial, of which a table would show an average."""
+    runs = [run_with({}, defense="nab", **{kind: "oracle"}) for kind in ("detector", "labeler")]
+    assert detection.pair_table(runs, "badnets").empty
+    for table in (detection.detector_table, detection.labeler_table):
+        with pytest.raises(ResultError):
+            table(runs)
 
 
 def test_the_dials_show_each_oracle_alone() -> None:

@@ -74,9 +74,10 @@ def method_table(kind: str) -> pd.DataFrame:
 def detector_table(runs: Iterable[RunResult]) -> pd.DataFrame:
     """T4, first half: suspects by attack and detector, with the authors' own figure where it was published.
 
-    A detector's suspects do not depend on the labeler: of runs that differ in it alone, one counts.
+    A detector's suspects do not depend on the labeler: of runs that differ in it alone, one counts. Oracles are left
+    out, here and in the other tables: `dial_figure` shows what theirs is for.
     """
-    table = frame(runs)
+    table = frame(_without_oracles(runs))
     if not table.empty:
         table = _in_order(table).drop_duplicates(["attack", "detector", "seed"])
         table["setting"] = table["detector"]
@@ -88,7 +89,7 @@ def detector_table(runs: Iterable[RunResult]) -> pd.DataFrame:
 
 def labeler_table(runs: Iterable[RunResult], detector: str = "lga") -> pd.DataFrame:
     """T4, second half: pseudo labels by attack and labeler, on the suspects of one detector and on all samples."""
-    table = frame(runs)
+    table = frame(_without_oracles(runs))
     if not table.empty:
         table = table[table["detector"] == detector]
     if not table.empty:
@@ -107,6 +108,10 @@ def labeler_table(runs: Iterable[RunResult], detector: str = "lga") -> pd.DataFr
     return _beside(ours, authors, ("attack", "labeler"))
 
 
+def _without_oracles(runs: Iterable[RunResult]) -> list[RunResult]:
+    return [run for run in runs if "oracle" not in _chosen_by(run.config).values()]
+
+
 def _beside(
     ours: pd.DataFrame, authors: Mapping[str, Mapping[tuple[str, str], float]], by: Sequence[str]
 ) -> pd.DataFrame:
@@ -120,7 +125,8 @@ def _beside(
 
 def pair_table(runs: Iterable[RunResult], attack: str) -> pd.DataFrame:
     """T5: NAB with every detector (rows) and labeler (columns) against one attack: ACC / ASR, mean and deviation."""
-    table = frame(run for run in runs if run.config.attack.name == attack and run.config.defense.name == "nab")
+    meant = (run for run in runs if run.config.attack.name == attack and run.config.defense.name == "nab")
+    table = frame(_without_oracles(meant))
     if table.empty:
         return table
     rows = []
