@@ -1,4 +1,4 @@
-"""Does a quick recipe do what the paper's does? Both on the same part of CIFAR-10, with and without NAB.
+"""Does the quick recipe do what the paper's does? On the same part of CIFAR-10, with and without NAB; and a profile's.
 
     python benchmarks/recipe.py --data-root DIR
 
@@ -7,7 +7,6 @@ Runs that were finished before are read back, from the folder of results that th
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from rich.console import Console
 
 from nab.experiments import RunResult, load_profile
 from nab.report.benchmarks import settings_and_figures
-from nab.training import Recipe, Runtime
+from nab.training import Runtime
 
 METRICS = {
     "clean_accuracy": "ACC",
@@ -28,14 +27,14 @@ METRICS = {
 def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__, repeats=1)
     options.add_argument("--data-root")
-    options.add_argument("--profile", default="laptop", help="whose recipe is the quick one")
+    options.add_argument("--profile", default="laptop", help="for everything but the recipe")
     options.add_argument("--attack", default="badnets")
     options.add_argument("--seeds", type=int, default=1)
     options.add_argument("--defense", nargs="+", default=["none", "nab"])
     options.add_argument("--runs", type=Path, default=Path("results"))
     given, device = parse(options, arguments)
     profile = load_profile(given.profile)
-    recipes = {"the paper's": _plain(Recipe()), "quick": profile.run["recipe"]}
+    recipes = {"the paper's": "paper", "quick": "quick", f"the {profile.name} profile's": profile.run["recipe"]}
     measurements = []
     for defense in given.defense:
         for name, recipe in recipes.items():
@@ -80,12 +79,6 @@ def _measured(runs: list[RunResult]) -> dict[str, Any]:
     }
     seconds = {"seconds": [run.seconds["training"] for run in runs]}
     return {name: values for name, values in (shown | seconds).items() if values}
-
-
-def _plain(recipe: Recipe) -> dict[str, Any]:
-    return {
-        name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(recipe).items()
-    }
 
 
 if __name__ == "__main__":
