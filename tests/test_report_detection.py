@@ -81,6 +81,16 @@ def test_a_pair_shows_accuracy_and_attack_success_of_nab_alone() -> None:
     assert detection.pair_table(runs, "sig").empty
 
 
+def test_rows_are_in_the_order_in_which_methods_are_registered() -> None:
+    """``random`` is a detector and a labeller, in different places."""
+    names = ["random", "fct", "scan", "lga"]
+    shown = detection.detector_table([run_with({}, detector=name) for name in names])
+    assert shown["detector"].tolist() == names[::-1]
+    names = ["random", "knn", "vd"]
+    shown = detection.labeler_table([run_with({}, labeler=name) for name in names])
+    assert shown["labeler"].tolist() == names[::-1]
+
+
 def test_no_runs_with_suspects_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(ResultError, match="nab run"):
         detection.detector_table([])

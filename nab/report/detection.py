@@ -145,8 +145,8 @@ def pair_table(runs: Iterable[RunResult], attack: str) -> pd.DataFrame:
 
 def _in_order(table: pd.DataFrame) -> pd.DataFrame:
     """By attack, then as the methods are registered, then by seed; a copy."""
-    places = {name: place for registry in (DETECTORS, LABELERS) for place, name in enumerate(registry)}
-    detector, labeler = (table[kind].map(places) for kind in DIALS)
+    registries: dict[str, Mapping[str, Any]] = {"detector": DETECTORS, "labeler": LABELERS}
+    detector, labeler = (table[kind].map(list(names).index) for kind, names in registries.items())
     keys = ["attack", "_detector", "_labeler", "seed"]
     return table.assign(_detector=detector, _labeler=labeler).sort_values(keys).drop(columns=["_detector", "_labeler"])
 
