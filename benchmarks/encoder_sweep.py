@@ -36,7 +36,7 @@ EVERY = 4
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "simclr": {"name": "simclr", "batch_size": 256, "lr": 0.3, "views": {"blur_rate": 0.0}},
-    "simclr, sharp": {"name": "simclr", "batch_size": 256, "lr": 0.3, "views": {"blur_rate": 0.0}, "temperature": 0.2},
+    "simclr, laptop": {"name": "simclr", **load_profile("laptop").params["encoder"]["simclr"]},
     "barlow-twins": {"name": "barlow-twins", "batch_size": 256, "dimensions": 512, "views": {"blur_rate": 0.0}},
 }
 """What differs from the methods' defaults, which are made for hundreds of epochs on all of CIFAR-10."""

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -139,3 +140,11 @@ def test_loss_gap_has_a_panel_per_attack() -> None:
         planted(profile.config(defense="nab", attack=name), {}, detection_curve=rows) for name in ("badnets", "blend")
     ]
     assert len(figures.loss_gap_figure(runs).axes) == 4
+
+
+def test_sentences_are_broken_into_lines_and_names_are_not() -> None:
+    table = pd.DataFrame({"name": ["lga"], "idea": ["a sentence of a good many words, as a registry has them"]})
+    html = tables.show(table).to_html()
+    style = html.split("</style>")[0]
+    assert "row0_col1 {\n  white-space: normal;" in style
+    assert "row0_col0" not in style

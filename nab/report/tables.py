@@ -38,6 +38,9 @@ TITLES = {
 }
 """Column headings of metrics; all in percent."""
 
+LONGEST_LABEL = 32
+"""Characters of a name or figure, which stays in one line; what is longer is a sentence."""
+
 ORDER = {"none": 0, "nab": 1}
 """Defences in tables: the undefended network first, then NAB, then the others by name."""
 
@@ -177,8 +180,11 @@ def reference() -> dict[str, Any]:
 
 
 def show(table: pd.DataFrame) -> Any:
-    """A table as a notebook displays it: no row numbers, and no columns in which nothing stands."""
-    table = table.loc[:, [bool((table[column].astype(str) != "").any()) for column in table]]
+    """A table as a notebook displays it: no row numbers, no columns in which nothing stands, and sentences in lines."""
+    texts = {column: table[column].astype(str) for column in table}
+    table = table.loc[:, [bool((text != "").any()) for text in texts.values()]]
+    sentences = [column for column in table if texts[column].str.len().max() > LONGEST_LABEL]
     # Its own id is random; one that follows from the content leaves a notebook that is built again as it was.
     uuid = hashlib.blake2b(table.to_csv().encode(), digest_size=4).hexdigest()
-    return table.style.set_uuid(uuid).hide(axis="index").set_table_attributes('class="dataframe table nab-table"')
+    shown = table.style.set_uuid(uuid).hide(axis="index").set_table_attributes('class="dataframe table nab-table"')
+    return shown.set_properties(subset=sentences, **{"white-space": "normal"}) if sentences else shown
