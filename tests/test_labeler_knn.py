@@ -93,8 +93,19 @@ def test_the_labeler_asks_for_features_and_hands_on_its_numbers(monkeypatch):
         assert (int(found[0]), found.dtype, found.device.type) == (expected, torch.int64, "cpu")
 
 
+def test_the_most_suspicious_share_has_no_vote(monkeypatch):
+    """The sample at 0 degrees beside the suspect is the second of six; without it the one at 60 degrees is nearest."""
+    monkeypatch.setattr("nab.pseudolabels.knn.find_features", lambda *_: circle(0, 0, 60, -61, 180, 120))
+    dataset = random_dataset(6).replace(labels=torch.tensor([2, 0, 1, 1, 2, 0]))
+    context = Context(scores=torch.tensor([2.0, 1.0, 0.0, 0.0, 0.0, 0.0]))
+    for rate, expected in ((0.0, 0), (0.2, 0), (0.34, 1)):
+        labeler = KNN(k=1, exclude_rate=rate)
+        found = labeler.label(dataset, context, is_suspect=torch.arange(6) == 0, stamp=Stamp())
+        assert int(found[0]) == expected
+
+
 def test_too_few_voters_are_refused():
-    with pytest.raises(NabError, match="labeler 'knn': expected at least two samples that are no suspects, got 1 of 4"):
+    with pytest.raises(NabError, match="labeler 'knn': expected at least two samples that may vote, got 1 of 4"):
         KNN().label(random_dataset(4), Context(), is_suspect=torch.arange(4) < 3, stamp=Stamp())
 
 

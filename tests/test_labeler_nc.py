@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -21,14 +22,15 @@ def circle(*degrees: float) -> torch.Tensor:
     return torch.stack([angles.cos(), angles.sin()], 1)
 
 
-def labels_of(features: torch.Tensor, labels: list[int], suspects: list[int], **fields: str) -> list[int]:
-    """NC on a dataset whose features are given."""
-    dataset = random_dataset(len(labels), classes=2).replace(labels=torch.tensor(labels))
+def labels_of(features: torch.Tensor, labels: list[int], suspects: list[int], **fields: Any) -> list[int]:
+    """NC on a dataset whose features are given; ``scores`` are the detector's."""
+    scores = fields.pop("scores", None)
+    dataset = random_dataset(len(labels), classes=fields.pop("classes", 2)).replace(labels=torch.tensor(labels))
     is_suspect = torch.zeros(len(labels), dtype=torch.bool)
     is_suspect[suspects] = True
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nab.pseudolabels.nc.find_features", lambda dataset, context: features)
-        return NC(**fields).label(dataset, Context(), is_suspect=is_suspect, stamp=Stamp()).tolist()
+        return NC(**fields).label(dataset, Context(scores=scores), is_suspect=is_suspect, stamp=Stamp()).tolist()
 
 
 POISONED = circle(-30, -30, -30, 90, 90, 10, 10, 10, 10)
@@ -43,7 +45,7 @@ def test_centres_are_made_without_the_suspects():
 
 def test_centres_of_all_samples_are_pulled_by_poison():
     """Class 1 then has its centre at (0.657, 0.449), 0.43 from the poison; that of class 0 is 0.68 away."""
-    assert labels_of(POISONED, LIES, [5, 6, 7, 8], exclude="none") == [0, 0, 0, 1, 1, 1, 1, 1, 1]
+    assert labels_of(POISONED, LIES, [5, 6, 7, 8], exclude_rate=None) == [0, 0, 0, 1, 1, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(("centre", "expected"), [("mean", 1), ("median", 0)])
@@ -73,7 +75,7 @@ def test_a_centre_keeps_its_length():
 
 def test_how_long_a_feature_is_does_not_matter():
     lengths = torch.tensor([1.0, 9.0, 0.1, 5.0, 0.2, 1.0, 30.0, 2.0, 0.5])[:, None]
-    for fields in ({}, {"exclude": "none"}, {"centre": "median"}):
+    for fields in ({}, {"exclude_rate": None}, {"centre": "median"}):
         assert labels_of(POISONED * lengths, LIES, [5, 6], **fields) == labels_of(POISONED, LIES, [5, 6], **fields)
 
 
@@ -89,11 +91,23 @@ def test_distances_are_euclidean_in_many_dimensions():
 
 
 def test_a_class_without_a_sample_left_is_told_by_name():
-    with pytest.raises(NabError, match=r"labeler 'nc': class 'b' has no sample left.*exclude to 'none'"):
+    with pytest.raises(NabError, match=r"labeler 'nc': all samples of class 'b' are suspects.*exclude_rate to null"):
         labels_of(POISONED, LIES, [3, 4, 5, 6, 7, 8])
-    assert labels_of(POISONED, LIES, [3, 4, 5, 6, 7, 8], exclude="none")
-    with pytest.raises(NabError, match="class 'b' has no sample left"):
-        labels_of(POISONED, [0] * 9, [], exclude="none")
+    assert labels_of(POISONED, LIES, [3, 4, 5, 6, 7, 8], exclude_rate=None)
+
+
+def test_a_class_that_nobody_has_is_nobodys_guess():
+    """Of three classes only the second and third have samples; the numbers are those of the first test."""
+    expected = [1, 1, 1, 2, 2, 1, 1, 1, 1]
+    assert labels_of(POISONED, [label + 1 for label in LIES], [5, 6, 7, 8], classes=3) == expected
+
+
+def test_centres_are_made_without_the_most_suspicious_share():
+    """Of the four poisoned samples one is a suspect; a share of 0.4 leaves out the three others as well."""
+    scores = torch.tensor([0.0, 0, 0, 0, 0, 4, 3, 2, 1])
+    assert labels_of(POISONED, LIES, [5], scores=scores, exclude_rate=0.45) == [0, 0, 0, 1, 1, 0, 0, 0, 0]
+    for fields in ({"scores": scores, "exclude_rate": 0.0}, {"scores": None}):
+        assert labels_of(POISONED, LIES, [5], **fields) == [0, 0, 0, 1, 1, 1, 1, 1, 1]
 
 
 def test_only_normalisation_and_precision_of_the_recipe_matter():
@@ -101,7 +115,12 @@ def test_only_normalisation_and_precision_of_the_recipe_matter():
     assert NC().recipe(base) == Recipe(mean=(0.1, 0.2, 0.3), precision="float32")
 
 
-@pytest.mark.parametrize(("field", "allowed"), [("exclude", "suspects, none"), ("centre", "mean, median")])
+@pytest.mark.parametrize(("field", "allowed"), [("centre", "mean, median")])
 def test_unknown_choices_are_refused(field, allowed):
     with pytest.raises(ConfigError, match=f"expected {field} to be one of {allowed}, got 'x'"):
         NC(**{field: "x"})
+
+
+def test_a_share_is_a_share():
+    with pytest.raises(ConfigError, match=r"exclude_rate in \[0, 1\), got 1"):
+        NC(exclude_rate=1.0)

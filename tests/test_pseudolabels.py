@@ -11,6 +11,7 @@ from helpers import EASY, quadrants, random_dataset, small, truth_of
 from nab import pseudolabels as package
 from nab.errors import ConfigError
 from nab.pseudolabels import LABELERS, VD, OracleLabeler
+from nab.pseudolabels.base import trusted
 from nab.stamp import Stamp
 from nab.training import Context, Recipe
 
@@ -20,6 +21,31 @@ every_labeler = pytest.mark.parametrize("name", sorted(LABELERS))
 def first(count: int, length: int) -> torch.Tensor:
     """bool, ``length``; the first ``count`` are suspects."""
     return torch.arange(length) < count
+
+
+# Whose labels are believed.
+
+
+def test_neither_suspects_nor_the_share_of_the_highest_scores_are_trusted():
+    """The three highest of ten scores are those of samples 9, 8 and 7; sample 0 is a suspect all the same."""
+    dataset, scores = random_dataset(10, classes=2), torch.arange(10.0)
+    left = trusted(dataset, first(1, 10), scores, 0.3)
+    assert left.tolist() == [False] + 6 * [True] + 3 * [False]
+    for less in ((scores, 0.0), (scores, 0.09), (None, 0.3)):
+        assert torch.equal(trusted(dataset, first(1, 10), *less), ~first(1, 10))
+
+
+def test_a_class_that_would_be_left_out_whole_keeps_all_but_its_suspects():
+    dataset = random_dataset(6, classes=2).replace(labels=torch.tensor([0, 0, 0, 1, 1, 1]))
+    left = trusted(dataset, first(1, 6), torch.arange(6.0), 0.5)
+    assert left.tolist() == [False, True, True, True, True, True]
+    assert trusted(dataset, first(3, 6), torch.arange(6.0), 0.34).tolist() == [False] * 3 + [True, False, False]
+
+
+def test_what_can_never_be_suspected_is_trusted():
+    scores = torch.full((10,), -torch.inf)
+    scores[:2] = torch.tensor([2.0, 1.0])
+    assert torch.equal(trusted(random_dataset(10), first(1, 10), scores, 0.9), ~first(2, 10))
 
 
 # The conformance table.
@@ -163,3 +189,23 @@ def test_the_oracle_leaves_the_truth_as_it_was():
 def test_an_oracle_cannot_be_right_more_than_always(accuracy):
     with pytest.raises(ConfigError, match=rf"accuracy in \[0, 1\], got {accuracy}"):
         OracleLabeler(accuracy)
+
+
+@every_labeler
+def test_scores_matter_to_those_that_say_so_alone(name, poisoned_digits, tiny_context):
+    """And are part of what their labels are kept under."""
+    dataset, labeler = poisoned_digits.dataset, small(LABELERS[name])
+    if labeler.is_oracle:
+        return
+    seen: list[dict[str, object]] = []
+
+    def keeper(stage, inputs, make):
+        if stage == "pseudo labels":
+            seen.append(dict(inputs))
+        return make()
+
+    scores = torch.arange(len(dataset)).float()
+    context = tiny_context(scores=scores, keeper=keeper)
+    package.guess_labels(labeler, dataset, context, is_suspect=first(20, len(dataset)), stamp=Stamp())
+    assert ("scores" in seen[0]) == labeler.reads_scores
+    assert not labeler.reads_scores or torch.equal(seen[0]["scores"], scores)

@@ -137,9 +137,11 @@ class NAB(Defense):
             with context.stage("detection"):
                 scores = find_scores(self.detector, dataset, context)
             is_suspect = select_suspects(scores, self.detection_rate, threshold=self.detection_threshold)
+            context = dataclasses.replace(context, scores=scores)
         else:
             is_suspect = _checked(is_suspect, torch.bool, "is_suspect", dataset)
             scores = is_suspect.float()
+            context = dataclasses.replace(context, scores=None)
         if pseudo_labels is None:
             with context.stage("pseudo_labels"):
                 pseudo_labels = guess_labels(self.labeler, dataset, context, is_suspect=is_suspect, stamp=self.stamp)

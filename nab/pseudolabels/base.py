@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from nab.data import Dataset
+from nab.detection.cut import select_suspects
 from nab.selfsupervised import encoder_inputs
 from nab.stamp import Stamp
 from nab.training import Context, Output, Recipe
@@ -35,6 +36,9 @@ class Labeler(abc.ABC):
     needs_features: ClassVar[bool] = False
     """Whether it needs self-supervised features; see `nab.selfsupervised`."""
 
+    reads_scores: ClassVar[bool] = False
+    """Whether its labels depend on the detector's scores, beyond who is a suspect."""
+
     def recipe(self, base: Recipe) -> Recipe:
         """How the labeller's own network is trained, from the final network's recipe; ``base`` itself by default."""
         return base
@@ -45,13 +49,37 @@ class Labeler(abc.ABC):
 
         Args:
             dataset: the training set as the defender sees it.
-            context: how to train; verified data.
+            context: how to train; verified data; the detector's scores.
             is_suspect: bool, N; what a detector picked.
             stamp: the defender's stamp, for labellers that see images through it.
 
         Returns:
             int64, N, on the CPU.
         """
+
+
+def trusted(dataset: Dataset, is_suspect: Tensor, scores: Tensor | None, rate: float) -> Tensor:
+    """The samples whose labels are believed: all but the suspects and the share of the highest scores.
+
+    Suspects are few, so much poison is left among the others. Who leaves out more loses little: most of what is left
+    out besides is innocent, and there are enough innocents. A class of which nothing would be left keeps all of its
+    samples that are no suspects.
+
+    Args:
+        dataset: the training set.
+        is_suspect: bool, N.
+        scores: see `Context`; without them, all but the suspects are believed.
+        rate: share of samples with the highest scores that are left out, in [0, 1).
+
+    Returns:
+        bool, N.
+    """
+    is_innocent = ~is_suspect
+    if scores is None or int(rate * len(scores)) == 0:
+        return is_innocent
+    is_left = is_innocent & ~select_suspects(scores, rate)
+    counts = dataset.labels[is_left].bincount(minlength=dataset.num_classes)
+    return is_left | (is_innocent & (counts == 0)[dataset.labels])
 
 
 def guess_labels(labeler: Labeler, dataset: Dataset, context: Context, *, is_suspect: Tensor, stamp: Stamp) -> Tensor:
@@ -63,6 +91,7 @@ def guess_labels(labeler: Labeler, dataset: Dataset, context: Context, *, is_sus
         truth=None,
         verified=context.verified if labeler.needs_verified else None,
         encoder=context.encoder if labeler.needs_features else None,
+        scores=context.scores if labeler.reads_scores else None,
     )
     inputs = {
         "version": labeler.version,
@@ -78,6 +107,8 @@ def guess_labels(labeler: Labeler, dataset: Dataset, context: Context, *, is_sus
     }
     if labeler.needs_features:
         inputs["encoder"] = encoder_inputs(own)
+    if labeler.reads_scores:
+        inputs["scores"] = own.scores
 
     def make() -> Output:
         return Output({"labels": labeler.label(dataset, own, is_suspect=is_suspect, stamp=stamp)})

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from nab.checks import check_positive, check_range
 from nab.data import Dataset
 from nab.errors import NabError
-from nab.pseudolabels.base import Labeler
+from nab.pseudolabels.base import Labeler, trusted
 from nab.selfsupervised import features_recipe, find_features
 from nab.stamp import Stamp
 from nab.training import Context, Recipe
@@ -32,6 +32,8 @@ class KNN(Labeler):
 
     Attributes:
         k: neighbours that vote; all of them if there are fewer.
+        exclude_rate: share of samples, those of the highest scores, that have no vote, besides the suspects, in [0, 1);
+            as for `NC`.
         temperature: if given, a vote counts ``exp(similarity / temperature)``; the source has 0.07. None: all count
             one.
 
@@ -39,14 +41,18 @@ class KNN(Labeler):
     """
 
     k: int = 200
+    exclude_rate: float = 0.2
     temperature: float | None = None
 
     summary: ClassVar[str] = "the vote of the nearest neighbours in self-supervised features"
     source: ClassVar[str] = "Wu, Xiong, Yu, Lin 2018"
     needs_features: ClassVar[bool] = True
+    reads_scores: ClassVar[bool] = True
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         check_positive("k", self.k)
+        check_range("exclude_rate", self.exclude_rate, 0, 1, include_high=False)
         if self.temperature is not None:
             check_range("temperature", self.temperature, 0.01, math.inf, include_high=False)
 
@@ -55,13 +61,14 @@ class KNN(Labeler):
         return features_recipe(base)
 
     def label(self, dataset: Dataset, context: Context, *, is_suspect: Tensor, stamp: Stamp) -> Tensor:
-        if int((~is_suspect).sum()) < 2:
+        is_voter = trusted(dataset, is_suspect, context.scores, self.exclude_rate)
+        if int(is_voter.sum()) < 2:
             raise NabError(
-                f"labeler 'knn': expected at least two samples that are no suspects, got {int((~is_suspect).sum())} of "
-                f"{len(dataset)}; suspect fewer"
+                f"labeler 'knn': expected at least two samples that may vote, got {int(is_voter.sum())} of "
+                f"{len(dataset)}; suspect fewer, or lower exclude_rate"
             )
         features = find_features(dataset, context).to(context.device)
-        return vote(features, dataset.labels, ~is_suspect, dataset.num_classes, k=self.k, temperature=self.temperature)
+        return vote(features, dataset.labels, is_voter, dataset.num_classes, k=self.k, temperature=self.temperature)
 
 
 def vote(

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nab.checks import check_choice
+from nab.checks import check_choice, check_range
 from nab.data import Dataset
 from nab.errors import NabError
-from nab.pseudolabels.base import Labeler
+from nab.pseudolabels.base import Labeler, trusted
 from nab.selfsupervised import features_recipe, find_features
 from nab.stamp import Stamp
 from nab.training import Context, Recipe
@@ -27,26 +27,29 @@ class NC(Labeler):
     """The class whose centre is nearest to a sample's penultimate features, scaled to length one (Euclidean distance).
 
     Attributes:
-        exclude: samples that the centres are made without. ``"suspects"``, because poison would otherwise pull the
-            target class's centre towards all others; or ``"none"``. BackdoorBench leaves out the fifth of all samples
-            with the least loss under LGA, which are the suspects at a detection rate of 0.2. Of the authors, only the
-            labels are public, not how they were made.
+        exclude_rate: share of samples, those of the highest scores, that the centres are made without, besides the
+            suspects, in [0, 1); poison pulls the target class's centre towards all others. None: every sample counts.
         centre: ``"mean"``, or ``"median"`` of every number by itself, which bears foreign samples better.
+
+    Of the authors, only the labels are public, not how they were made; a fifth is BackdoorBench's, which ranks by LGA.
 
     Images are labelled without the stamp. BackdoorBench takes the 128 outputs of the projection head in place of the
     features, and centres in training mode; here, all comes from the encoder in evaluation mode, for a head learns to
     drop whatever two views differ in, colours for example.
     """
 
-    exclude: str = "suspects"
+    exclude_rate: float | None = 0.2
     centre: str = "mean"
 
     summary: ClassVar[str] = "the class with the nearest centre in self-supervised features"
     source: ClassVar[str] = "Liu, Sangiovanni-Vincentelli, Yue 2023 (NAB)"
     needs_features: ClassVar[bool] = True
+    reads_scores: ClassVar[bool] = True
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        check_choice("exclude", self.exclude, ("suspects", "none"))
+        if self.exclude_rate is not None:
+            check_range("exclude_rate", self.exclude_rate, 0, 1, include_high=False)
         check_choice("centre", self.centre, ("mean", "median"))
 
     def recipe(self, base: Recipe) -> Recipe:
@@ -54,13 +57,15 @@ class NC(Labeler):
         return features_recipe(base)
 
     def label(self, dataset: Dataset, context: Context, *, is_suspect: Tensor, stamp: Stamp) -> Tensor:
-        is_left = ~is_suspect if self.exclude == "suspects" else torch.ones_like(is_suspect)
-        counts = dataset.labels[is_left].bincount(minlength=dataset.num_classes)
-        if (counts == 0).any():
-            name = dataset.classes[int(counts.argmin())]
+        is_left = torch.ones_like(is_suspect)
+        if self.exclude_rate is not None:
+            is_left = trusted(dataset, is_suspect, context.scores, self.exclude_rate)
+        is_lost = ~torch.isin(dataset.labels, dataset.labels[is_left])
+        if is_lost.any():
+            name = dataset.classes[int(dataset.labels[is_lost][0])]
             raise NabError(
-                f"labeler 'nc': class {name!r} has no sample left to make its centre of; suspect fewer samples, or set "
-                "exclude to 'none'"
+                f"labeler 'nc': all samples of class {name!r} are suspects, so it has no centre; suspect fewer, or set "
+                "exclude_rate to null"
             )
         features = find_features(dataset, context)
         return nearest_centre(
@@ -76,7 +81,7 @@ def nearest_centre(
     Args:
         features: float32, N x D, on the CPU; scaled to length one here.
         labels: int64, N.
-        is_left: bool, N; the samples that centres are made of, at least one of every class.
+        is_left: bool, N; the samples that centres are made of. A class without any is nobody's guess.
         num_classes: K.
         use_median: of the samples, number by number, in place of the mean.
 
@@ -84,8 +89,9 @@ def nearest_centre(
         int64, N; the lower class if two centres are equally near.
     """
     features = F.normalize(features)
-    members = (features[is_left & (labels == label)] for label in range(num_classes))
+    kept = labels[is_left].unique()
+    members = (features[is_left & (labels == label)] for label in kept)
     # torch's own median is the lower of the two middle ones.
     centres = torch.stack([torch.from_numpy(np.median(part, 0)) if use_median else part.mean(0) for part in members])
     # Of |z - c|^2 = |z|^2 - 2 z c + |c|^2, the first part is the same for all centres.
-    return (features @ centres.T - centres.square().sum(1) / 2).argmax(1)
+    return kept[(features @ centres.T - centres.square().sum(1) / 2).argmax(1)]

@@ -39,6 +39,8 @@ class Context:
         verified: a small clean, correctly labelled set, for methods that need one.
         encoder: the self-supervised training, one of `nab.selfsupervised`, of methods that need its features; that
             package's default if None.
+        scores: float, N, how suspicious a detector finds each sample of the training set (minus infinity = not at all),
+            for labellers that trust only some; None if suspects were found in another way.
         truth: only for oracles, which exist for ablations; None for every real method.
         monitor: measured after every epoch of the final network and of the attacked one.
         keeper: keeps the output of stages; by default nothing is kept.
@@ -53,6 +55,7 @@ class Context:
     device: torch.device = torch.device("cpu")
     verified: Dataset | None = None
     encoder: Any = None  # a class of a package that imports this one
+    scores: Tensor | None = None
     truth: GroundTruth | None = None
     monitor: Monitor | None = None
     keeper: Keeper = keep_nothing
