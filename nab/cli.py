@@ -132,7 +132,7 @@ def book(
         list[str] | None, typer.Option("-p", metavar="NAME VALUE", help="Another notebook parameter; may be repeated.")
     ] = None,
     data_root: DataRootOption = None,
-    results: ResultsOption = "results",
+    results: Annotated[str, typer.Option(help="Folder of the results; a folder per profile in it.")] = "results",
     in_place: Annotated[
         bool, typer.Option("--in-place", help="Replace the executed notebooks that are kept in book/.")
     ] = False,

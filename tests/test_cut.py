@@ -147,8 +147,39 @@ def test_one_group_is_no_ground_for_a_suspicion():
         automatic_cut(two_groups(500, 0))
 
 
+SHAPES = {
+    "log-normal": lambda noise: noise.exp(),
+    "squared": lambda noise: noise.square(),
+    "uniform": lambda noise: torch.special.ndtr(noise),
+    "exponential": lambda noise: -torch.special.ndtr(noise).log(),
+    "heavy": lambda noise: noise / noise.flip(0).abs().sqrt(),
+}
+
+
+@pytest.mark.parametrize("size", [300, 4000])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_group_of_another_shape_than_the_normal_one_is_one_group(shape, size):
+    """Two normal distributions describe every one of them better than one does."""
+    for seed in range(5):
+        noise = torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        with pytest.raises(NabError, match="no group of suspects"):
+            automatic_cut(SHAPES[shape](noise))
+
+
+def test_a_few_stragglers_are_no_group():
+    with pytest.raises(NabError, match="no group of suspects"):
+        automatic_cut(two_groups(1000, 8))
+
+
+def test_ranks_within_a_class_are_no_groups():
+    """A clean set, of which one class was looked at: half of it may be suspected, and nothing stands apart."""
+    labels, scores = torch.arange(1000) % 5, torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(NabError, match="no group of suspects"):
+        automatic_cut(gate_classes(scores, labels, torch.arange(5.0)))
+
+
 def test_a_group_of_suspects_that_is_the_majority_is_not_believed():
-    with pytest.raises(NabError, match="400 of 600 scores lie in the upper of two groups"):
+    with pytest.raises(NabError, match="no group of suspects"):
         automatic_cut(two_groups(200, 400))
 
 

@@ -344,13 +344,13 @@ def test_the_expected_time_lies_among_those_seen_and_never_above_the_longest(sec
     assert known.at_most(config) == max(seconds)
 
 
-def test_what_stages_in_the_cache_save_is_expected_and_not_relied_on():
-    """One of three paid for what all share."""
+def test_what_stages_in_the_cache_save_is_expected():
+    """One of three paid for what all share; were the others' price counted, a short budget would never start them."""
     known = Estimates()
     for seed, passed in enumerate((90.0, 6.0, 6.0)):
         known.add(RunConfig(seed=seed), {"total": 95.0, "passed": passed})
     assert known.expected(RunConfig(seed=9)) == 34.0
-    assert known.at_most(RunConfig(seed=9)) == 95.0
+    assert known.at_most(RunConfig(seed=9)) == 90.0
 
 
 def test_the_time_left_is_what_waits_and_what_is_left_of_what_runs(how, time):

@@ -96,6 +96,7 @@ def test_record_tables_have_a_row_per_run_or_group() -> None:
     assert len(records.provenance_table(runs)) == 4
     cost = records.cost_table(runs)
     assert cost["total"].tolist() == ["10 ± 0", "10 ± 0"]
+    assert sorted(cost[["defense", "detector", "epochs"]].values.tolist()) == [["nab", "lga", 30], ["none", "", 30]]
     assert records.version_table(runs)["runs"].tolist() == [4]
 
 

@@ -275,7 +275,7 @@ def test_a_raised_version_changes_its_stage(monkeypatch, version):
     places = {
         "DETECTOR": ("nab.detection.LGA.version", {"scores"}),
         "LABELER": ("nab.pseudolabels.VD.version", {"pseudo labels"}),
-        "TRAINING": ("nab.training.context.TRAINING_VERSION", {"labeler's network", "network"}),
+        "TRAINING": ("nab.training.context.TRAINING_VERSION", set(keys_of(BASE))),
         "EVALUATION": ("EVALUATION_VERSION", {"evaluation"}),
         "ATTACK": ("nab.attacks.BadNets.version", {"poisoned data"}),
     }

@@ -154,6 +154,11 @@ class NAB(Defense):
         """What would fail after minutes of training fails here."""
         if need_suspects:
             check_cut(self.detection_rate, self.detection_threshold, len(dataset))
+            if self.detection_rate == "auto" and self.detector.judges_classes:
+                raise ConfigError(
+                    f"detector {type(self.detector).__name__} ranks the samples of a class, which leaves no gap for an "
+                    "automatic detection_rate: give a share such as 0.05, or take another detector"
+                )
         self.stamp.check(dataset.images)
         if need_suspects and self.detector.needs_verified:
             context.require_verified(f"detector {type(self.detector).__name__}", dataset)

@@ -53,6 +53,7 @@ class ActivationClustering(Detector):
 
     summary: ClassVar[str] = "two clusters in the features of a class, of which the smaller one is poisoned"
     source: ClassVar[str] = "Chen et al. 2019"
+    judges_classes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_positive("components", self.components)

@@ -32,6 +32,9 @@ class Detector(abc.ABC):
     needs_verified: ClassVar[bool] = False
     """Whether it needs a small set of clean, correctly labelled images."""
 
+    judges_classes: ClassVar[bool] = False
+    """Whether its scores are ranks within classes that it judges first, see `gate_classes`; they have no gap."""
+
     needs_features: ClassVar[bool] = False
     """Whether it needs self-supervised features; see `nab.selfsupervised`."""
 

@@ -72,6 +72,7 @@ class Beatrix(Detector):
 
     summary: ClassVar[str] = "Gram matrices of the feature maps that leave the range of verified samples"
     source: ClassVar[str] = "Ma et al. 2023"
+    judges_classes: ClassVar[bool] = True
     needs_verified: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

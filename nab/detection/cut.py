@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,17 +12,20 @@ from torch import Tensor
 from nab.checks import check_range
 from nab.errors import ConfigError, NabError
 
-if TYPE_CHECKING:
-    from sklearn.mixture import GaussianMixture
-
 Rate = float | Literal["auto"]
 """A share of the samples, in (0, 1), or `automatic_cut`."""
 
-STARTS = (0.01, 0.05, 0.2, 0.5)
-"""Shares of the samples in the upper group from which the fit of two groups starts; the best one counts."""
-
 MINIMUM = 10
 """Fewer scores than these show no groups."""
+
+SMALLEST_GROUP = 0.01
+"""Of all samples. In the tail of one group, a few scores leave gaps by chance."""
+
+DEEPEST = 0.5
+"""A gap's density, as a share of the lower peak beside it. Thousands of scores from one normal, log-normal, uniform,
+exponential or Student distribution hardly ever leave a deeper one."""
+
+BINS = 4096
 
 
 def select_suspects(scores: Tensor, rate: Rate | None = None, *, threshold: float | None = None) -> Tensor:
@@ -87,11 +90,12 @@ def suspect_count(size: int, rate: float) -> int:
 
 
 def automatic_cut(scores: Tensor) -> Tensor:
-    """The upper of two groups of scores, if there are two.
+    """All samples above the gap in the scores, if there is one.
 
-    Two normal distributions are fitted to the scores (standardised by median and quartiles, tails clipped at ten). They
-    count as two groups if they describe the scores better than one does (Bayesian information criterion), and the upper
-    one holds less than half of the samples. A sample is a suspect if it more likely belongs to the upper one.
+    The scores' density is estimated with a Gaussian kernel (Silverman's bandwidth; scores taken from their median, in
+    units of their quartiles, through the inverse hyperbolic sine, so that a long tail is no group). A gap is where it
+    falls below half of the lower of the two peaks beside it, and has above it at least a hundredth and less than half
+    of the samples. The deepest gap counts.
 
     Args:
         scores: float, N; as for `select_suspects`.
@@ -100,49 +104,46 @@ def automatic_cut(scores: Tensor) -> Tensor:
         bool, N.
 
     Raises:
-        NabError: there are no two groups.
+        NabError: there is no such gap.
     """
     check_scores(scores)
     allowed = scores > -math.inf
     values = _standardised(scores[allowed].double())
-    mixture = _two_groups(values.numpy())
-    if mixture is None:
+    cut = _gap(values.numpy(), len(scores))
+    if cut is None:
         raise NabError("the scores show no group of suspects that stands apart: give a detection rate in its place")
-    upper = int(mixture.means_[:, 0].argmax())
-    is_upper = torch.from_numpy(mixture.predict(values[:, None].numpy()) == upper)
-    is_upper = values >= values[is_upper].min()  # a wide lower group also reaches beyond the upper one
-    if not 0 < int(is_upper.sum()) < len(scores) / 2:
-        raise NabError(
-            f"{int(is_upper.sum())} of {len(scores)} scores lie in the upper of two groups, expected less than half: "
-            "give a detection rate in place of an automatic one"
-        )
     is_suspect = torch.zeros(len(scores), dtype=torch.bool)
-    is_suspect[allowed] = is_upper
+    is_suspect[allowed] = values > cut
     return is_suspect
 
 
-def _two_groups(values: np.ndarray) -> GaussianMixture | None:
-    """Two normal distributions of float64 values (N), or None if one describes them as well."""
-    from sklearn.mixture import GaussianMixture
+def _gap(values: np.ndarray, size: int) -> float | None:
+    """The middle of the deepest gap of float64 values, of ``size`` with those that are not among them; None if none."""
+    from scipy.ndimage import gaussian_filter1d
 
-    column = values[:, None]
-    if len(values) < MINIMUM or values.min() == values.max():
+    low, high = np.quantile(values, [0.25, 0.75])
+    spread = min(values.std(), (high - low) / 1.34)
+    if len(values) < MINIMUM or spread == 0:
         return None
-    fits = []
-    for share in STARTS:
-        middle = np.quantile(values, 1 - share)
-        starts = np.array([[values[values <= middle].mean()], [values[values >= middle].mean()]])
-        fits.append(GaussianMixture(2, means_init=starts, weights_init=[1 - share, share], random_state=0).fit(column))
-    best = max(fits, key=lambda fit: float(fit.score(column)))
-    single = GaussianMixture(1).fit(column)
-    return best if best.bic(column) < single.bic(column) else None
+    width = 0.9 * spread * len(values) ** -0.2
+    edges = np.linspace(values.min() - 3 * width, values.max() + 3 * width, BINS + 1)
+    counts, _ = np.histogram(values, edges)
+    density = gaussian_filter1d(counts.astype(float), width / (edges[1] - edges[0]), mode="constant")
+    peak_below, peak_above = np.maximum.accumulate(density), np.maximum.accumulate(density[::-1])[::-1]
+    above = len(values) - counts.cumsum()
+    depth = density / np.minimum(peak_below, peak_above).clip(min=1e-12)
+    depth[(above < SMALLEST_GROUP * size) | (above >= size / 2)] = 1.0
+    if depth.min() >= DEEPEST:
+        return None
+    bottom = (depth == depth.min()).nonzero()[0]
+    return float(edges[1:][bottom[len(bottom) // 2]])
 
 
 def _standardised(scores: Tensor) -> Tensor:
-    """Median 0, half the distance of the quartiles 1, within [-10, 10]."""
+    """Median 0, half the distance of the quartiles 1; logarithmic far away from there."""
     low, middle, high = torch.quantile(scores, scores.new_tensor([0.25, 0.5, 0.75]))
     spread = (high - low) / 2
-    return ((scores - middle) / (spread if spread > 0 else 1.0)).clamp(-10, 10)
+    return ((scores - middle) / (spread if spread > 0 else 1.0)).asinh()
 
 
 def check_scores(scores: Tensor) -> Tensor:

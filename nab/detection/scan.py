@@ -58,6 +58,7 @@ class SCAn(Detector):
 
     summary: ClassVar[str] = "a class whose features are two groups, under the variation learned from verified data"
     source: ClassVar[str] = "Tang et al. 2021"
+    judges_classes: ClassVar[bool] = True
     needs_verified: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -38,6 +38,7 @@ class SpectralSignatures(Detector):
 
     summary: ClassVar[str] = "the first principal axis of a class's features points from its clean to its poisoned part"
     source: ClassVar[str] = "Tran, Li, Madry 2018"
+    judges_classes: ClassVar[bool] = True
 
     def score(self, dataset: Dataset, context: Context) -> Tensor:
         features = latent_features(dataset, context)

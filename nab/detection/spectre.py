@@ -57,6 +57,7 @@ class SPECTRE(Detector):
 
     summary: ClassVar[str] = "what still varies too much in a class's features after robust whitening is poison"
     source: ClassVar[str] = "Hayase et al. 2021"
+    judges_classes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_range("rate", self.rate, 0, 1, include_low=False, include_high=False)

@@ -210,13 +210,17 @@ class RunConfig(BaseModel):
         """Canonical JSON of what the run is: keys sorted, values that are the defaults left out.
 
         So a hyper-parameter that is added later, with a default that means what was done before, changes no hash; and a
-        default that is changed later changes the hash of every stored run that had the old value.
+        default that is changed later changes the hash of every stored run that had the old value. So does a method's
+        ``version``, when it is raised.
         """
         values: dict[str, Any] = {"version": VERSION}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
             if isinstance(value, Method):
+                version = _version(name, value)
                 value = {"name": value.name} | _without_defaults(value.params, _defaults(name, value.name))
+                if version > 1:
+                    value["version"] = version
             elif isinstance(value, Recipe):
                 value = _without_defaults(_plain(dataclasses.asdict(value)), _plain(dataclasses.asdict(Recipe())))
             elif value == CANONICAL_DEFAULTS.get(name, field.default):
@@ -252,6 +256,13 @@ def _own_params(made: Any) -> dict[str, Any]:
 
 def _defaults(kind: str, name: str) -> dict[str, Any]:
     return _own_params(_REGISTRIES[kind][name]())
+
+
+def _version(kind: str, method: Method) -> int:
+    """Of a method; an ensemble's depends on its members."""
+    registry = _REGISTRIES[kind]
+    version = getattr(registry[method.name], "version", 1)
+    return version if isinstance(version, int) else build(kind, method.name, registry, method.params).version
 
 
 def _without_defaults(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

@@ -13,33 +13,33 @@ from nab.experiments.result import RunResult
 class Estimates:
     """Seconds of runs by their kind; the most similar ones that have finished decide.
 
-    What a run costs here depends on which of its stages others have left in the cache. So what is expected is what
-    similar ones took, shared stages and all; and what it takes at most is what they would have taken alone.
+    What a run costs depends on which of its stages others have left in the cache: what counts is what similar ones
+    took, not what they would have taken alone.
 
     Args:
         results: finished runs.
     """
 
     def __init__(self, results: Iterable[RunResult] = ()) -> None:
-        self._seconds: dict[tuple[object, ...], list[Mapping[str, float]]] = defaultdict(list)
+        self._seconds: dict[tuple[object, ...], list[float]] = defaultdict(list)
         for result in results:
             self.add(result.config, result.seconds)
 
     def add(self, config: RunConfig, seconds: Mapping[str, float]) -> None:
         """Count a finished run, given its result's ``seconds``."""
         for kind in _kinds(config):
-            self._seconds[kind].append(seconds)
+            self._seconds[kind].append(seconds.get("passed", seconds["total"]))
 
     def expected(self, config: RunConfig) -> float | None:
         """The mean over the most similar finished runs; None if none is similar."""
         similar = self._similar(config)
-        return statistics.mean(seconds.get("passed", seconds["total"]) for seconds in similar) if similar else None
+        return statistics.mean(similar) if similar else None
 
     def at_most(self, config: RunConfig) -> float | None:
         """The longest of the most similar finished runs; None if none is similar."""
-        return max((seconds["total"] for seconds in self._similar(config)), default=None)
+        return max(self._similar(config), default=None)
 
-    def _similar(self, config: RunConfig) -> list[Mapping[str, float]]:
+    def _similar(self, config: RunConfig) -> list[float]:
         return next((self._seconds[kind] for kind in _kinds(config) if kind in self._seconds), [])
 
 

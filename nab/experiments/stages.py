@@ -167,7 +167,8 @@ class StageCache:
                 log.warning("%s is damaged (%s): it is made again", path, error)
             return None
         if isinstance(path, Path):
-            os.utime(path)  # used now
+            with contextlib.suppress(OSError):  # deleted at this moment, or another's folder
+                os.utime(path)  # used now
         return output
 
     def _write(self, path: Path | UPath, described: dict[str, Any], output: Output) -> None:

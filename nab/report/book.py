@@ -202,6 +202,8 @@ def build_book(
         ConfigError: the profile is unknown, or this is no checkout.
         NabError: a cell failed, or the build gave a warning.
     """
+    if "://" in str(results):
+        raise ConfigError(f"expected a local folder of results, got {results}: copy what is at that address into one")
     name = load_profile(profile).name
     sources = notebook_sources()
     folder = BOOK if in_place else BUILD / f"book-{name}"

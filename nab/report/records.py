@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 
@@ -35,16 +36,18 @@ def provenance_table(runs: Iterable[RunResult]) -> pd.DataFrame:
 
 
 def cost_table(runs: Iterable[RunResult]) -> pd.DataFrame:
-    """T7: seconds per stage, mean and deviation over attacks and seeds."""
-    groups: dict[tuple[str, str], list[RunResult]] = {}
+    """T7: seconds per stage, mean and deviation over attacks and seeds, of runs that do the same work."""
+    groups: dict[tuple[Any, ...], list[RunResult]] = {}
     for run in runs:
-        groups.setdefault((run.profile, run.config.defense.name), []).append(run)
+        config = run.config
+        methods = [method.name if method else "" for method in (config.defense, config.detector, config.labeler)]
+        groups.setdefault((run.profile, *methods, config.recipe.epochs), []).append(run)
     stages = ("data", "detection", "pseudo_labels", "training", "evaluation", "total")
     rows = [
-        {"profile": profile, "defense": defense}
+        dict(zip(("profile", "defense", "detector", "labeler", "epochs"), group_of, strict=True))
         | {stage: mean_and_deviation([r.seconds[stage] for r in group if stage in r.seconds], 0) for stage in stages}
         | {"runs": len(group)}
-        for (profile, defense), group in groups.items()
+        for group_of, group in groups.items()
     ]
     return pd.DataFrame(rows)
 

@@ -57,8 +57,13 @@ def print_cache(entries: Iterable[Entry]) -> None:
         table.add_column(heading, justify="right")
     for entry in entries:
         used = datetime.datetime.fromtimestamp(entry.used).isoformat(sep=" ", timespec="minutes")
-        seconds = json.loads(entry.record.read_bytes())["seconds"]
-        table.add_row(entry.stage, entry.key, used, f"{entry.size / 1e6:.1f}", f"{seconds or 0:.1f} s")
+        try:
+            cost = f"{json.loads(entry.record.read_bytes())['seconds'] or 0:.1f} s"
+        except FileNotFoundError:  # deleted by another process at this moment
+            continue
+        except (ValueError, KeyError, TypeError):
+            cost = "damaged"
+        table.add_row(entry.stage, entry.key, used, f"{entry.size / 1e6:.1f}", cost)
     _print(table)
 
 

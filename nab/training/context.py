@@ -23,7 +23,7 @@ from nab.training.stages import Keeper, Output, keep_nothing
 from nab.training.trainer import Monitor, Trained, fresh_predictor, train
 
 TRAINING_VERSION = 1
-"""Part of what every kept network depends on; raised when the same settings come to train another one."""
+"""Part of what every stage depends on; raised when the same settings come to train another network."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -101,7 +101,7 @@ class Context:
 
         inputs = {"version": TRAINING_VERSION, "dataset": dataset, "recipe": recipe.effective()} | settings
         for name, part in (("hook", hook), ("monitor", monitor)):
-            inputs[name] = part and getattr(part, "inputs", None)
+            inputs[name] = part and _stated_inputs(part)
             if part is not None and inputs[name] is None:
                 return make()
         if self.keeper is keep_nothing:
@@ -124,10 +124,16 @@ class Context:
                 precision are added here.
             make: does the work; its tensors are on the CPU.
         """
-        where = {"device": self.device.type, "precision": resolve_precision(self.recipe.precision, self.device)}
+        where: dict[str, Any] = {
+            "device": self.device.type,
+            "precision": resolve_precision(self.recipe.precision, self.device),
+        }
+        if TRAINING_VERSION > 1:  # like every default, the first one is left out of what is hashed
+            where["training"] = TRAINING_VERSION
         clock, start = self.clock, self.clock.now
 
         def timed() -> Output:
+            clock.count_as(0.0, start)  # waiting for another process that wanted to make it, and died
             others = clock.costs
             with clock.making() as within:
                 output = make()
@@ -177,6 +183,14 @@ class Context:
         if self.truth is None:
             raise ConfigError(f"{who} needs the ground truth and exists for ablations only: pass it as truth")
         return self.truth
+
+
+def _stated_inputs(part: Any) -> Any:
+    """What a hook or monitor depends on; of a class that is not ours also its name, for `inputs` may be inherited."""
+    inputs, kind = getattr(part, "inputs", None), type(part)
+    if inputs is None or kind.__module__.startswith("nab."):
+        return inputs
+    return {"class": f"{kind.__module__}.{kind.__qualname__}", "inputs": inputs}
 
 
 def _pack(trained: Trained) -> Output:
