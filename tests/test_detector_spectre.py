@@ -244,3 +244,16 @@ def test_features_that_are_no_numbers_name_their_sample():
     features[5, 1] = math.nan
     with pytest.raises(NabError, match=r"finite features.*sample 5"):
         spectre_scores(features, labels, 2)
+
+
+def test_a_small_clean_class_does_not_hide_a_large_poisoned_one():
+    """QUE alone is larger for 60 normal samples than for 1,500 of which a tenth lies apart."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.cat([torch.full((size,), label) for label, size in enumerate((1500, 800, 300, 150, 60))])
+    features = torch.randn(len(labels), 32, generator=generator)
+    features[:150, 0] += 8.0
+    scores, statistics = spectre_scores(features, labels, 5)
+    assert int(statistics.argmax()) == 0
+    assert (statistics[1:] < 0.6 * statistics[0]).all(), "normal samples have a statistic of about one"
+    top = scores[:1500].argsort(descending=True)[:150]
+    assert (top < 150).float().mean() > 0.9

@@ -26,6 +26,7 @@ from nab.detection.latent import (
     principal_axes,
 )
 from nab.detection.robust import Tail, filter_covariance
+from nab.seeding import stream
 from nab.training import Context
 
 
@@ -45,9 +46,10 @@ class SPECTRE(Detector):
 
     Defaults are BackdoorBench's, 64 components and the authors' alpha. The sources set the budget from the true number
     of poisoned samples, which nobody knows; 0.05 is the share that NAB suspects. The authors' code analyses the target
-    class, which must be told; BackdoorBench names suspects in all classes. Here the class of largest QUE is looked at,
-    as in backdoor-toolbox. The exponential in QUE is that of a matrix, as in the authors' code; in both ports it is
-    that of each entry, which has no such meaning.
+    class, which must be told; BackdoorBench names suspects in all classes, and backdoor-toolbox in the one of largest
+    QUE. But QUE grows as a class gets smaller, poisoned or not; so here it is the class whose QUE is largest in units
+    of the QUE of as many normal samples, which is ours. The exponential in QUE is that of a matrix, as in the authors'
+    code; in both ports it is that of each entry, which has no such meaning.
     """
 
     rate: float = 0.05
@@ -57,6 +59,7 @@ class SPECTRE(Detector):
 
     summary: ClassVar[str] = "what still varies too much in a class's features after robust whitening is poison"
     source: ClassVar[str] = "Hayase et al. 2021"
+    version: ClassVar[int] = 2
     judges_classes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -75,6 +78,7 @@ class SPECTRE(Detector):
             components=self.components,
             alpha=self.alpha,
             tail=self.tail,
+            generator=stream(context.seed, "spectre"),
         )
         context.notes["spectre_statistics"] = statistics
         return gate_classes(scores, dataset.labels, statistics)
@@ -89,8 +93,9 @@ def spectre_scores(
     components: int = 64,
     alpha: float = 4.0,
     tail: Tail = "remaining",
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """QUE scores within each class, and each class's QUE.
+    """QUE scores within each class, and each class's QUE in units of that of normal samples.
 
     Args:
         features: float, N x D.
@@ -100,6 +105,7 @@ def spectre_scores(
         components: see `SPECTRE`.
         alpha: see `SPECTRE`.
         tail: see `SPECTRE`.
+        generator: draws the normal samples; a fresh one with seed 0 by default.
 
     Returns:
         float32, N, zero in classes that were not judged, and float32, K; NaN for a class of too few samples or without
@@ -111,16 +117,30 @@ def spectre_scores(
     check_classes(labels)
     check_finite(features)
     scores, statistics = torch.zeros(len(labels)), torch.full((num_classes,), math.nan)
+    generator = generator or torch.Generator().manual_seed(0)
+    usual: dict[tuple[int, int], float] = {}  # classes of one size are compared with the same samples
     for label, members in judged_classes(labels, num_classes).items():
         own = features[members].double()
         axes, _ = principal_axes(own, min(components, len(own) // 2))
         if axes.shape[1] == 0:
             continue
-        own_scores, statistic = score_class(
-            (own - own.mean(0)) @ axes, budget(len(own), rate * len(labels)), alpha, tail
-        )
-        scores[members], statistics[label] = own_scores.float(), statistic
+        values, poisoned = (own - own.mean(0)) @ axes, budget(len(own), rate * len(labels))
+        own_scores, statistic = score_class(values, poisoned, alpha, tail)
+        if (size := (len(values), values.shape[1])) not in usual:
+            usual[size] = _usual_entropy(size, poisoned, alpha, tail, generator)
+        scores[members], statistics[label] = own_scores.float(), statistic / usual[size]
     return scores, statistics
+
+
+def _usual_entropy(
+    size: tuple[int, int], poisoned: float, alpha: float, tail: Tail, generator: torch.Generator
+) -> float:
+    """The QUE of a class of n x k independent normal values; of small classes, the mean over several."""
+    found = []
+    for _ in range(max(1, 2000 // size[0])):
+        noise = torch.randn(size, dtype=torch.float64, generator=generator)
+        found.append(score_class(noise - noise.mean(0), poisoned, alpha, tail)[1])
+    return sum(found) / len(found)
 
 
 def budget(size: int, poisoned: float) -> float:
