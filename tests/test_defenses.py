@@ -414,3 +414,33 @@ def test_the_three_steps_work_with_a_loop_of_ones_own(poisoned_digits, tiny_cont
     agree = guard(images).argmax(1) == model(images).argmax(1)
     assert torch.equal(labels == REJECTED, ~agree)
     assert (model(images).argmax(1) == defense.transform(dataset).labels)[~defense.is_suspect_].float().mean() > 0.9
+
+
+# Detectors that look at classes.
+
+
+@dataclasses.dataclass(frozen=True)
+class OfAClass(Busy):
+    """Ranks the samples of one class."""
+
+    judges_classes: ClassVar[bool] = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Few(Planted):
+    """Finds three samples suspicious and no other."""
+
+    def score(self, dataset: Dataset, context: Context) -> torch.Tensor:
+        scores = super().score(dataset, context)
+        return torch.where(scores > 0, scores, -torch.inf)
+
+
+def test_ranks_within_classes_are_no_ground_for_an_automatic_rate(ten):
+    with pytest.raises(ConfigError, match=r"OfAClass ranks the samples of a class.*give a share such as 0\.05"):
+        NAB(OfAClass(), Guess(), detection_rate="auto").fit(ten)
+
+
+@pytest.mark.parametrize(("rate", "told"), [(0.3, False), (0.5, True)])
+def test_fewer_suspects_than_asked_for_are_told(ten, caplog, rate, told):
+    NAB(Few(), Guess(), detection_rate=rate).fit(ten)
+    assert ("only 3 of 10 samples suspicious, fewer than the 50 %" in caplog.text) == told

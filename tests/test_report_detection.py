@@ -14,7 +14,7 @@ from nab.errors import ResultError
 from nab.experiments import ResultStore, load_profile
 from nab.report import detection, tables
 
-FOUND = {"detection_accuracy": 90.0, "detection_recall": 45.0, "detection_auroc": 99.0}
+FOUND = {"suspect_count": 1.0, "detection_accuracy": 90.0, "detection_recall": 45.0, "detection_auroc": 99.0}
 GUESSED = {"pseudo_label_accuracy": 60.0, "pseudo_label_accuracy_all": 50.0}
 
 
@@ -41,6 +41,7 @@ def test_a_detector_counts_once_per_seed_however_many_labellers_it_was_run_with(
     assert (row["attack"], row["detector"], row["seeds"]) == ("badnets", "lga", 2)
     assert row["detection ACC"] == "85.0 ± 7.1"
     assert row["recall"] == "45.0 ± 0.0"
+    assert row["suspects"] == "1.0 ± 0.0", "one of a hundred"
 
 
 def test_the_authors_figures_stand_beside_ours_of_the_same_attack_and_method() -> None:

@@ -7,6 +7,7 @@ that changes their label; everything else is plain training. At test time every 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -22,6 +23,8 @@ from nab.errors import ConfigError, NabError
 from nab.pseudolabels import VD, Labeler, guess_labels
 from nab.stamp import Stamp
 from nab.training import Context, Hook, Recipe
+
+log = logging.getLogger(__name__)
 
 
 class StampHook(Hook):
@@ -138,6 +141,7 @@ class NAB(Defense):
                 scores = find_scores(self.detector, dataset, context)
             is_suspect = select_suspects(scores, self.detection_rate, threshold=self.detection_threshold)
             context = dataclasses.replace(context, scores=scores)
+            self._tell_shortfall(int(is_suspect.sum()), len(dataset))
         else:
             is_suspect = _checked(is_suspect, torch.bool, "is_suspect", dataset)
             scores = is_suspect.float()
@@ -149,6 +153,15 @@ class NAB(Defense):
         # The hyper-parameters stay frozen; what was fitted is no part of equality, hash or repr.
         object.__setattr__(self, "_suspicion", Suspicion(scores, is_suspect, pseudo_labels, is_stamped))
         return self
+
+    def _tell_shortfall(self, found: int, size: int) -> None:
+        if isinstance(self.detection_rate, float) and found < int(self.detection_rate * size):
+            log.warning(
+                "the detector finds only %d of %d samples suspicious, fewer than the %.3g %% that were asked for",
+                found,
+                size,
+                100 * self.detection_rate,
+            )
 
     def _check(self, dataset: Dataset, context: Context, *, need_suspects: bool, need_labels: bool) -> None:
         """What would fail after minutes of training fails here."""

@@ -18,7 +18,7 @@ from nab.pseudolabels import LABELERS
 from nab.report.style import CLEAN, POISONED
 from nab.report.tables import TITLES, frame, mean_and_deviation, reference, runs_of, summarise
 
-QUALITY = ("detection_accuracy", "detection_recall", "detection_auroc")
+QUALITY = ("suspect_share", "detection_accuracy", "detection_recall", "detection_auroc")
 LABEL_QUALITY = ("pseudo_label_accuracy", "pseudo_label_accuracy_all")
 DIALS = {"detector": "suspects that are poisoned (%)", "labeler": "pseudo labels that are right (%)"}
 
@@ -77,8 +77,10 @@ def detector_table(runs: Iterable[RunResult]) -> pd.DataFrame:
     A detector's suspects do not depend on the labeler: of runs that differ in it alone, one counts. Oracles are left
     out, here and in the other tables: `dial_figure` shows what theirs is for.
     """
-    table = frame(_without_oracles(runs))
+    runs = _without_oracles(runs)
+    table = frame(runs)
     if not table.empty:
+        table["suspect_share"] = [100 * (run.metrics["suspect_count"] or 0) / run.data["train_images"] for run in runs]
         table = _in_order(table).drop_duplicates(["attack", "detector", "seed"])
         table["setting"] = table["detector"]
     ours = summarise(table, ("attack", "detector"), QUALITY)

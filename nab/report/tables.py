@@ -26,6 +26,7 @@ TITLES = {
     "defense_effectiveness": "DER",
     "clean_accuracy_unstamped": "ACC, no stamp",
     "attack_success_rate_unstamped": "ASR, no stamp",
+    "suspect_share": "suspects",
     "detection_accuracy": "detection ACC",
     "detection_recall": "recall",
     "detection_auroc": "AUROC",
