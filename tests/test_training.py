@@ -14,6 +14,7 @@ from nab.errors import ConfigError, NabError
 from nab.seeding import stream
 from nab.stamp import Stamp
 from nab.training import Batches, Context, Hook, Recipe, train
+from nab.training.predictor import fitting
 
 CPU = torch.device("cpu")
 
@@ -412,3 +413,11 @@ def test_what_a_context_lacks_it_asks_for(noise):
         Context().require_verified("labeler 'x'", noise)
     with pytest.raises(ConfigError, match=r"detector 'y' needs the ground truth.*ablations only"):
         Context().require_truth("detector 'y'")
+
+
+@pytest.mark.parametrize(
+    ("side", "expected"), [(8, 500), (28, 500), (32, 500), (64, 125), (224, 10), (4000, 1)], ids=str
+)
+def test_batches_of_large_images_are_small(side, expected):
+    """500 images of 32 x 32 have 512,000 pixels."""
+    assert fitting(500, torch.empty(3, side, side)) == expected

@@ -23,10 +23,10 @@ from nab.detection.base import Detector
 from nab.errors import ConfigError
 from nab.progress import track
 from nab.seeding import stream
-from nab.training import Context, Predictor, Recipe
+from nab.training import Context, Predictor, Recipe, fitting
 
 CPU_BATCH, GPU_BATCH = 50, 500
-"""Images whose masks are optimised at once; what their backward pass keeps is most of the memory."""
+"""Images of 32 x 32 whose masks are optimised at once; what their backward pass keeps is most of the memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,8 @@ class CognitiveDistillation(Detector):
         network = functools.partial(predictor.apply, predictor.model)
         generator = stream(context.seed, "detection (cognitive-distillation)", context.device)
         scores = torch.full((len(dataset),), -math.inf)
-        batches = candidates.split(GPU_BATCH if context.device.type == "cuda" else CPU_BATCH)
+        together = GPU_BATCH if context.device.type == "cuda" else CPU_BATCH
+        batches = candidates.split(fitting(together, dataset.images))
         for index in track(batches, "detection (cognitive-distillation)", len(batches)):
             inputs = predictor.recipe.normalise(dataset.images[index].to(context.device))
             fill = functools.partial(random_colours, inputs, predictor.recipe, generator)

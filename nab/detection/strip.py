@@ -22,12 +22,12 @@ from nab.data import Dataset
 from nab.detection.base import Detector
 from nab.progress import track
 from nab.seeding import stream
-from nab.training import Context
+from nab.training import Context, fitting
 
 BLENDS = ("sum", "convex")
 
 BATCH_SIZE = 500
-"""Images that one overlay is laid over at a time."""
+"""Images of 32 x 32 that one overlay is laid over at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ class STRIP(Detector):
         network = functools.partial(predictor.apply, predictor.model)
         overlays = predictor.recipe.normalise(verified.images[order[: self.overlays]].to(context.device))
         scores = []
-        batches = dataset.images.split(BATCH_SIZE)
+        batches = dataset.images.split(fitting(BATCH_SIZE, dataset.images))
         for batch in track(batches, "detection (strip)", len(batches)):
             inputs = predictor.recipe.normalise(batch.to(context.device))
             scores.append(-self.mean_entropy(network, inputs, overlays).cpu())

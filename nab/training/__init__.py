@@ -4,7 +4,7 @@ from nab.training.batches import Batches
 from nab.training.clock import Clock
 from nab.training.context import Context
 from nab.training.hook import Hook
-from nab.training.predictor import Predictor
+from nab.training.predictor import Predictor, fitting
 from nab.training.recipe import RECIPES, Recipe
 from nab.training.runtime import Runtime, resolve_device
 from nab.training.stages import Keeper, Output
@@ -23,6 +23,7 @@ __all__ = [
     "Recipe",
     "Runtime",
     "Trained",
+    "fitting",
     "resolve_device",
     "train",
 ]

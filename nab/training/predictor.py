@@ -15,7 +15,12 @@ from nab.training.recipe import Recipe
 from nab.training.runtime import Runtime
 
 BATCH_SIZE = 500
-"""Images per forward pass: large enough to fill a device, small enough for a laptop's memory."""
+"""Images of 32 x 32 per forward pass: large enough to fill a device, small enough for a laptop's memory."""
+
+
+def fitting(size: int, images: Tensor) -> int:
+    """How many of ``images`` (... x H x W) take the memory of ``size`` images of 32 x 32; at least 1, at most ``size``."""
+    return max(1, min(size, size * 32 * 32 // (images.shape[-2] * images.shape[-1])))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,7 +66,7 @@ class Predictor:
     def _run(self, part: Callable[[Tensor], Tensor], images: Tensor) -> Iterator[Tensor]:
         """What a part of the model makes of every batch."""
         self.model.eval()
-        for batch in images.split(BATCH_SIZE):
+        for batch in images.split(fitting(BATCH_SIZE, images)):
             inputs = self.recipe.normalise(batch.to(self.runtime.device, non_blocking=True))
             if self.stamp is not None:
                 inputs = self.stamp.apply(inputs)
