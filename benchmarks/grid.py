@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
         measure(f"{jobs} job{'s' if jobs > 1 else ''}", jobs)
     if given.ray:
         with ray_cluster(2) as address:
-            measure("ray, 2 nodes", 2, "--backend", "ray", "--address", address)
+            measure("ray, 2 nodes", 2, "--backend", "ray", "--address", address, "--threads", "1")
     Console().print(table)
 
 

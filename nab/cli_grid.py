@@ -23,6 +23,10 @@ def grid(
         typer.Option(metavar="KEY=VALUE", help="Only runs with this value; several of one key are alternatives."),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs side by side.")] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of each run; by default this machine's processors, shared among the jobs."),
+    ] = None,
     backend: Annotated[Literal["loky", "ray", "dask"], typer.Option(help="Who executes them.")] = "loky",
     address: Annotated[str | None, typer.Option(help="Of the ray or dask cluster; a local one by default.")] = None,
     gpu_share: Annotated[float, typer.Option(min=0.01, max=1, help="Of a GPU that a run takes (ray).")] = 1.0,
@@ -47,9 +51,11 @@ def grid(
     chosen = load_profile(profile)
     deadline = None if time_budget is None else began + parse_duration(time_budget)
     configs = select(chosen.expand(), parse_pairs(only or []))
-    threads = max(1, usable_cores() // jobs)
-    is_cuda = resolve_device(device).type == "cuda"
-    gpus = (gpu_share if backend == "ray" else 1 / jobs) if is_cuda else 0.0
+    threads = threads or max(1, usable_cores() // jobs)
+    if backend == "ray":  # its nodes may have GPUs where this machine has none
+        gpus = 0.0 if device == "cpu" else gpu_share
+    else:
+        gpus = 1 / jobs if resolve_device(device).type == "cuda" else 0.0
     settings = Settings(
         profile=chosen.name,
         results=_absolute(results),

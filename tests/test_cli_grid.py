@@ -141,6 +141,11 @@ def test_the_processors_are_shared_among_the_jobs(nab, mine, executed, monkeypat
     assert executed["grid"].settings.threads == threads
 
 
+def test_threads_can_be_given_and_a_cluster_may_have_the_gpu_that_this_machine_lacks(nab, mine, executed):
+    nab("grid", "--profile", mine, "--backend", "ray", "--jobs", "16", "--threads", "3", "--gpu-share", "0.25")
+    assert (executed["threads"], executed["grid"].settings.threads, executed["gpus"]) == (3, 3, 0.25)
+
+
 def test_options_reach_the_grid(nab, mine, executed, tmp_path, monkeypatch):
     monkeypatch.setattr("time.monotonic", lambda: 500.0)
     given = "--backend dask --address tcp://somewhere:1 --time-budget 9m --results there --stages kept --data-root data"

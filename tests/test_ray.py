@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from nab.errors import ConfigError
 from nab.experiments import Cell, Grid, RunConfig, Settings, make_executor, read_results
 from nab.experiments.grid import work
 
@@ -58,6 +59,13 @@ def cluster(monkeypatch) -> Iterator[Any]:
     yield made
     ray.shutdown()
     made.shutdown()
+
+
+@pytest.mark.slow
+def test_ray_refuses_what_no_node_could_ever_take(cluster):
+    """Else the tasks would wait for ever. A share of a GPU is for clusters that have one."""
+    with pytest.raises(ConfigError, match=r"has 2 processors for a run; the largest has 1 .*--threads"):
+        make_executor("ray", address=cluster.address, jobs=2, threads=2, gpus=0.5)
 
 
 @pytest.mark.slow

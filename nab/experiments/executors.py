@@ -64,7 +64,10 @@ class Ray(Executor):
     Args:
         address: of the cluster; the one of the environment (``RAY_ADDRESS``), or a fresh local one, if None.
         threads: processors per task.
-        gpus: share of a GPU per task; 0 for none.
+        gpus: share of a GPU per task, if the cluster has any; 0 for none.
+
+    Raises:
+        ConfigError: no node could ever take a task.
     """
 
     def __init__(self, address: str | None, threads: int, gpus: float) -> None:
@@ -75,6 +78,15 @@ class Ray(Executor):
         self._ray: Any = ray
         if not ray.is_initialized():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not any(node.get("GPU", 0) for node in nodes):
+            gpus = 0.0
+        if not any(node.get("CPU", 0) >= threads and node.get("GPU", 0) >= gpus for node in nodes):
+            most = max((node.get("CPU", 0) for node in nodes), default=0)
+            raise ConfigError(
+                f"no node of the ray cluster has {threads} processors{f' and {gpus:g} of a GPU' if gpus else ''} for a "
+                f"run; the largest has {most:g} processors: pass fewer --threads"
+            )
         self._resources = {"num_cpus": threads, "num_gpus": gpus, "max_retries": 3}
         self._references: list[Any] = []
 

@@ -19,7 +19,7 @@ BATCH_SIZE = 500
 
 
 def fitting(size: int, images: Tensor) -> int:
-    """How many of ``images`` (... x H x W) take the memory of ``size`` images of 32 x 32; at least 1, at most ``size``."""
+    """How many of ``images`` (... x H x W) take the memory of ``size`` images of 32 x 32: 1 to ``size``."""
     return max(1, min(size, size * 32 * 32 // (images.shape[-2] * images.shape[-1])))
 
 
