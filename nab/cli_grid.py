@@ -25,7 +25,7 @@ def grid(
     jobs: Annotated[int, typer.Option(min=1, help="Runs side by side.")] = 1,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Of each run; by default this machine's processors, shared among the jobs."),
+        typer.Option(min=1, help="Of each run; by default this machine's, shared out to the jobs."),
     ] = None,
     backend: Annotated[Literal["loky", "ray", "dask"], typer.Option(help="Who executes them.")] = "loky",
     address: Annotated[str | None, typer.Option(help="Of the ray or dask cluster; a local one by default.")] = None,
