@@ -15,7 +15,6 @@ from rich.console import Console
 
 from nab.experiments import RunResult, load_profile
 from nab.report.benchmarks import settings_and_figures
-from nab.training import Runtime
 
 METRICS = {
     "clean_accuracy": "ACC",
@@ -32,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--seeds", type=int, default=1)
     options.add_argument("--defense", nargs="+", default=["none", "nab"])
     options.add_argument("--runs", type=Path, default=Path("results"))
-    given, device = parse(options, arguments)
+    given, _ = parse(options, arguments)
     profile = load_profile(given.profile)
     recipes = {"the paper's": "paper", "quick": "quick", f"the {profile.name} profile's": profile.run["recipe"]}
     measurements = []
@@ -64,10 +63,9 @@ def main(arguments: list[str] | None = None) -> None:
                 "seeds": given.seeds,
                 "runs": [run.hash for run in runs],
             }
-            runtime = Runtime.choose(device, config.recipe.precision, config.width)
             what = f"{defense}, {name}"
             measurements.append(
-                keep(given.results, "recipe", what, settings=settings, measured=_measured(runs), runtime=runtime)
+                keep(given.results, "recipe", what, settings=settings, measured=_measured(runs), run=runs[-1])
             )
     Console(width=160).print(settings_and_figures(measurements).to_string(index=False))
 
