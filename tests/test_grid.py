@@ -538,3 +538,10 @@ def test_only_what_has_the_wanted_values_is_left(only, count):
 def test_a_choice_that_names_nothing_is_refused(only, told):
     with pytest.raises(ConfigError, match=told):
         select(profile(GRID).expand(), only)
+
+
+def test_results_on_images_that_their_name_does_not_fix_are_compared_by_the_run(how):
+    """A folder may have other images now; `run` hands back the stored result only if they are the same."""
+    config = RunConfig(dataset="folder")
+    finish(how, config)
+    assert Grid([config], how).cells[0].state == "waiting"

@@ -10,6 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from pathlib import Path
 from typing import Any
 
+from nab.data import SOURCES
 from nab.errors import ConfigError, NabError
 from nab.experiments.config import RunConfig
 from nab.experiments.estimates import Estimates
@@ -81,7 +82,8 @@ class Grid:
         self.estimates = Estimates(finished)
         results = {result.hash: result for result in finished}
         for cell in self.cells:
-            if cell.config.hash in results:
+            # Where a name does not fix the images, `run` compares them with those of the stored result.
+            if cell.config.hash in results and SOURCES[cell.config.dataset].is_fixed:
                 result = results[cell.config.hash]
                 cell.state, cell.was_finished, cell.metrics = "done", True, result.metrics
                 cell.seconds = result.seconds["total"]
