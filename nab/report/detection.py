@@ -86,7 +86,10 @@ def detector_table(runs: Iterable[RunResult]) -> pd.DataFrame:
     ours = summarise(table, ("attack", "detector"), QUALITY)
     known = reference()
     authors = {(entry["attack"], known["detector"]): entry["detection_accuracy"] for entry in known["entries"]}
-    return _beside(ours, {TITLES["detection_accuracy"]: authors}, ("attack", "detector"))
+    rates = {(run.config.poison_rate, run.config.detection_rate) for run in runs}
+    if rates != {(known["poison_rate"], known["detection_rate"])}:
+        return ours
+    return _beside(ours, {TITLES["detection_accuracy"]: ("authors", authors)}, ("attack", "detector"))
 
 
 def labeler_table(runs: Iterable[RunResult], detector: str = "lga") -> pd.DataFrame:
@@ -100,11 +103,14 @@ def labeler_table(runs: Iterable[RunResult], detector: str = "lga") -> pd.DataFr
     ours = summarise(table, ("attack", "labeler"), LABEL_QUALITY)
     published = {"pseudo_label_accuracy": "on_suspects", "pseudo_label_accuracy_all": "on_all"}
     authors = {
-        TITLES[metric]: {
-            (entry["attack"], labeler): value
-            for entry in reference()["entries"]
-            for labeler, value in entry[f"pseudo_label_accuracy_{where}"].items()
-        }
+        TITLES[metric]: (
+            TITLES[metric].replace("label ACC", "authors"),
+            {
+                (entry["attack"], labeler): value
+                for entry in reference()["entries"]
+                for labeler, value in entry[f"pseudo_label_accuracy_{where}"].items()
+            },
+        )
         for metric, where in published.items()
     }
     return _beside(ours, authors, ("attack", "labeler"))
@@ -115,13 +121,13 @@ def _without_oracles(runs: Iterable[RunResult]) -> list[RunResult]:
 
 
 def _beside(
-    ours: pd.DataFrame, authors: Mapping[str, Mapping[tuple[str, str], float]], by: Sequence[str]
+    ours: pd.DataFrame, authors: Mapping[str, tuple[str, Mapping[tuple[str, str], float]]], by: Sequence[str]
 ) -> pd.DataFrame:
-    """A column with the authors' figure to the right of each of ours that they published."""
-    for title, known in authors.items():
+    """A column with the authors' figure to the right of each of ours that they published; its heading comes first."""
+    for title, (heading, known) in authors.items():
         values = [known.get(tuple(row)) for row in ours[list(by)].itertuples(index=False)]
         place = list(ours).index(title) + 1
-        ours.insert(place, f"{title}, authors", ["" if value is None else f"{value:.1f}" for value in values])
+        ours.insert(place, heading, ["" if value is None else f"{value:.1f}" for value in values])
     return ours
 
 
