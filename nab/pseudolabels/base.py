@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from typing import ClassVar
 
 from torch import Tensor
 
 from nab.data import Dataset
-from nab.detection.cut import select_suspects
 from nab.selfsupervised import encoder_inputs
 from nab.stamp import Stamp
 from nab.training import Context, Output, Recipe
@@ -75,9 +75,11 @@ def trusted(dataset: Dataset, is_suspect: Tensor, scores: Tensor | None, rate: f
         bool, N.
     """
     is_innocent = ~is_suspect
-    if scores is None or int(rate * len(scores)) == 0:
+    if scores is None:
         return is_innocent
-    is_left = is_innocent & ~select_suspects(scores, rate)
+    most = scores.argsort(descending=True, stable=True)[: int(rate * len(scores))]
+    is_left = is_innocent.clone()
+    is_left[most[scores[most] > -math.inf]] = False
     counts = dataset.labels[is_left].bincount(minlength=dataset.num_classes)
     return is_left | (is_innocent & (counts == 0)[dataset.labels])
 
