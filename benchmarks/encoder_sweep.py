@@ -79,7 +79,8 @@ def measure(name: str, attack: str, seed: int, epochs: int, data_root: str | Non
         seconds = time.perf_counter() - start
         features = predictor.features(dataset.images).cpu()
         guesses = {
-            "nc": nearest_centre(features, dataset.labels, ~is_suspect, dataset.num_classes),
+            "nc": nearest_centre(features, dataset.labels, ~is_suspect),
+            "nc_mahalanobis": nearest_centre(features, dataset.labels, ~is_suspect, metric="mahalanobis"),
             "knn": vote(features, dataset.labels, ~is_suspect, dataset.num_classes, k=200),
         }
         found: dict[str, float] = {"epoch": epoch, "seconds": seconds}

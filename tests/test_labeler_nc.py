@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import random_dataset
+from sklearn.covariance import LedoitWolf
 
 from nab.errors import ConfigError, NabError
 from nab.pseudolabels import NC
@@ -87,7 +89,61 @@ def test_distances_are_euclidean_in_many_dimensions():
     unit = features / features.norm(dim=1, keepdim=True)
     centres = torch.stack([unit[is_left & (labels == label)].mean(0) for label in range(5)])
     expected = [min(range(5), key=lambda label: float((z - centres[label]).norm())) for z in unit]
-    assert nearest_centre(features, labels, is_left, 5).tolist() == expected
+    assert nearest_centre(features, labels, is_left).tolist() == expected
+
+
+def long_classes(flip: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two classes that spread 3 along one axis and 0.1 along another, on which alone they differ by 1; on the sphere of
+    radius 100 a plane to within 5 %, with a constant third number that keeps `nearest_centre` from turning it."""
+    along = torch.linspace(-3, 3, 40).repeat(2)
+    across = torch.where(torch.arange(80) < 40, 0.0, 1.0) + 0.1 * (torch.arange(80) % 2 - 0.5)
+    plane = torch.stack((across, along) if flip else (along, across), 1)
+    return torch.cat([plane, torch.full((80, 1), 100.0)], 1), (torch.arange(80) >= 40).long()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_mahalanobis_counts_a_direction_for_less_in_which_classes_spread(flip):
+    """The sample at (2.5 along, 0.7 across) belongs above; class 1's centre is moved to -1 along, so that class 0's is
+    nearer by Euclid: 2.6 against 3.5. In deviations (1.8 along, 0.05 across) it is 14 against 6."""
+    features, labels = long_classes(flip)
+    axis = 1 if flip else 0
+    features[40:, axis] -= 1
+    sample = torch.tensor([[0.7, 2.5, 100.0] if flip else [2.5, 0.7, 100.0]])
+    features, labels = torch.cat([features, sample]), torch.cat([labels, torch.tensor([0])])
+    is_left = torch.arange(81) < 80
+    assert nearest_centre(features, labels, is_left)[80] == 0
+    assert nearest_centre(features, labels, is_left, metric="mahalanobis")[80] == 1
+    assert nearest_centre(features, labels, is_left, metric="mahalanobis", use_median=True)[80] == 1
+
+
+def test_mahalanobis_is_the_distance_under_one_covariance_for_all_classes():
+    """Against scikit-learn's distances, one class after the other; classes of different sizes."""
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.cat([torch.zeros(300), torch.ones(60), torch.full((40,), 2)]).long()
+    mixing = torch.randn(6, 6, generator=generator)
+    features = torch.randn(400, 6, generator=generator) @ mixing + 1.5 * torch.randn(3, 6, generator=generator)[labels]
+    unit = features / features.norm(dim=1, keepdim=True)
+    means = torch.stack([unit[labels == label].mean(0) for label in range(3)])
+    estimator = LedoitWolf(assume_centered=True).fit((unit - means[labels]).double().numpy())
+    distances = [estimator.mahalanobis((unit - mean).double().numpy()) for mean in means]
+    found = nearest_centre(features, labels, torch.ones(400, dtype=torch.bool), metric="mahalanobis")
+    assert found.tolist() == np.argmin(distances, 0).tolist()
+    assert (found == nearest_centre(features, labels, torch.ones(400, dtype=torch.bool))).float().mean() < 0.99
+
+
+def test_mahalanobis_of_samples_that_do_not_differ_is_euclidean():
+    """One sample a class, and a number that is the same in all: nothing to estimate a covariance from."""
+    features = circle(0, 120, 50)
+    is_left = torch.tensor([True, True, False])
+    assert nearest_centre(features, torch.tensor([0, 1, 1]), is_left, metric="mahalanobis").tolist() == [0, 1, 0]
+
+
+def test_mahalanobis_bears_numbers_that_never_differ():
+    features, labels = long_classes(flip=False)
+    dead = torch.cat([features, torch.zeros(80, 3)], 1)
+    everything = torch.ones(80, dtype=torch.bool)
+    expected = nearest_centre(features, labels, everything, metric="mahalanobis")
+    assert nearest_centre(dead, labels, everything, metric="mahalanobis").equal(expected)
 
 
 def test_a_class_without_a_sample_left_is_told_by_name():
@@ -115,7 +171,7 @@ def test_only_normalisation_and_precision_of_the_recipe_matter():
     assert NC().recipe(base) == Recipe(mean=(0.1, 0.2, 0.3), precision="float32")
 
 
-@pytest.mark.parametrize(("field", "allowed"), [("centre", "mean, median")])
+@pytest.mark.parametrize(("field", "allowed"), [("centre", "mean, median"), ("metric", "euclidean, mahalanobis")])
 def test_unknown_choices_are_refused(field, allowed):
     with pytest.raises(ConfigError, match=f"expected {field} to be one of {allowed}, got 'x'"):
         NC(**{field: "x"})

@@ -222,7 +222,7 @@ def test_trained_features_tell_classes_apart_that_fresh_ones_do_not(encoder, dig
     train = train.replace(images=train.images[:, :1, 1::4, 1::4].contiguous())
 
     def accuracy(predictor: Predictor) -> float:
-        found = nearest_centre(predictor.features(train.images), train.labels, torch.ones(600, dtype=torch.bool), 10)
+        found = nearest_centre(predictor.features(train.images), train.labels, torch.ones(600, dtype=torch.bool))
         return float((found == train.labels).float().mean())
 
     predictor = fresh(train, width=8)
