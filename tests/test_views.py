@@ -97,8 +97,8 @@ def test_every_image_of_a_batch_gets_its_own_factors():
 def test_a_crop_of_everything_is_the_image_and_a_flip_its_mirror():
     images = noise(2, height=9, width=12).float()
     boxes = torch.tensor([0.0, 0.0, 9.0, 12.0])[:, None].expand(4, 2)
-    torch.testing.assert_close(crop(images, boxes, torch.tensor([False, False])), images, atol=1e-2, rtol=0)
-    mirrored = crop(images, boxes, torch.tensor([False, True]))
+    torch.testing.assert_close(crop(images, boxes, torch.tensor([False, False]), (9, 12)), images, atol=1e-2, rtol=0)
+    mirrored = crop(images, boxes, torch.tensor([False, True]), (9, 12))
     torch.testing.assert_close(mirrored, torch.stack([images[0], images[1].flip(2)]), atol=1e-2, rtol=0)
 
 
@@ -107,10 +107,10 @@ def test_a_crop_enlarges_what_lies_in_its_box():
     which a cubic is exact."""
     images = (10.0 * torch.arange(8)).expand(1, 1, 8, 8).contiguous()
     boxes = torch.tensor([2.25, 2.25, 4.0, 4.0])[:, None]
-    columns = crop(images, boxes, torch.tensor([False]))[0, 0]
+    columns = crop(images, boxes, torch.tensor([False]), (8, 8))[0, 0]
     expected = torch.tensor([20.0, 25, 30, 35, 40, 45, 50, 55]).expand(8, 8)
     torch.testing.assert_close(columns, expected, atol=1e-3, rtol=0)
-    rows = crop(images.mT.contiguous(), boxes, torch.tensor([False]))[0, 0]
+    rows = crop(images.mT.contiguous(), boxes, torch.tensor([False]), (8, 8))[0, 0]
     torch.testing.assert_close(rows, expected.T, atol=1e-3, rtol=0)
 
 
@@ -126,8 +126,31 @@ def test_a_crop_is_bicubic_and_stays_within_the_range():
     ):
         images = torch.full((1, 1, 8, 8), float(base))
         images[..., 4] = peak
-        found = crop(images, boxes, torch.tensor([False]))[0, 0, 0, 1::2]  # columns 2.5, 3.5, 4.5, 5.5
+        found = crop(images, boxes, torch.tensor([False]), (8, 8))[0, 0, 0, 1::2]  # columns 2.5, 3.5, 4.5, 5.5
         torch.testing.assert_close(found, torch.tensor(expected), atol=1e-3, rtol=0)
+
+
+def test_a_smaller_view_shows_the_same_box():
+    """On a ramp of 10 per column, column j of 4 shows column 2 (j + 1/2) - 1/2, whatever the row."""
+    ramp = (10.0 * torch.arange(8)).expand(1, 1, 8, 8).contiguous()
+    whole = torch.tensor([0.0, 0.0, 8.0, 8.0])[:, None]
+    found = crop(ramp, whole, torch.tensor([False]), (2, 4))[0, 0]
+    torch.testing.assert_close(found[:, 1:3], torch.tensor([[25.0, 45.0]] * 2), atol=1e-3, rtol=0)  # free of the edge
+    assert crop(ramp, whole, torch.tensor([True]), (2, 4))[0, 0, 0].tolist() == found[0].flip(0).tolist()
+    assert crop(ramp.mT.contiguous(), whole, torch.tensor([False]), (2, 4))[0, 0, 0].unique().numel() == 1
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1.0, (12, 9)), (0.5, (6, 4)), (0.75, (9, 7)), (0.01, (2, 2))])
+def test_views_have_their_size(size, expected):
+    views = Views(size=size).draw(noise(3, height=12, width=9), generator())
+    assert views.shape == (3, 3, *expected)
+    assert views.dtype == torch.float32
+
+
+@pytest.mark.parametrize("size", [0.0, 1.5])
+def test_a_size_is_a_share_of_the_image(size):
+    with pytest.raises(ConfigError, match=r"size in \(0, 1\]"):
+        Views(size=size)
 
 
 def test_boxes_have_the_area_and_the_ratio_that_was_asked_for_and_lie_inside():

@@ -30,6 +30,9 @@ class Views:
     Attributes:
         scale: smallest and largest share of the image's area that a crop shows.
         ratio: smallest and largest width of a crop, in units of its height; drawn evenly on a logarithmic scale.
+        size: height and width of a view, in units of the image's, rounded. Below 1 a step costs less, in proportion to
+            the area. Crops show things larger than the whole image does, on average, and smaller views make up for that
+            (Touvron, Vedaldi, Douze, Jegou, "Fixing the train-test resolution discrepancy", NeurIPS 2019).
         flip_rate: share of the views that are mirrored.
         jitter_rate: share of the views whose colours change.
         brightness: their brightness is multiplied by 1 - ``brightness`` to 1 + ``brightness``.
@@ -54,6 +57,7 @@ class Views:
 
     scale: tuple[float, float] = (0.2, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    size: float = 1.0
     flip_rate: float = 0.5
     jitter_rate: float = 0.8
     brightness: float = 0.4
@@ -72,6 +76,7 @@ class Views:
         for name in ("flip_rate", "jitter_rate", "grey_rate", "blur_rate", "brightness", "contrast", "saturation"):
             check_range(name, getattr(self, name), 0, 1)
         check_range("hue", self.hue, 0, 0.5)
+        check_range("size", self.size, 0, 1, include_low=False)
 
     def draw(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """One random view of every image.
@@ -81,10 +86,12 @@ class Views:
             generator: on their device.
 
         Returns:
-            float32, B x C x H x W, 0 to 255.
+            float32, B x C x h x w, 0 to 255; h and w are ``size`` times H and W, at least 2.
         """
         u = torch.rand(13, len(images), generator=generator, device=images.device)
-        views = crop(images.float(), self._boxes(u[0:4], images.shape[2], images.shape[3]), u[4] < self.flip_rate)
+        boxes = self._boxes(u[0:4], images.shape[2], images.shape[3])
+        height, width = (max(2, round(self.size * side)) for side in images.shape[2:])
+        views = crop(images.float(), boxes, u[4] < self.flip_rate, (height, width))
         views = recolour(views, *self._factors(u[5:11]))
         sigma = self.sigma[0] + (self.sigma[1] - self.sigma[0]) * u[11]
         return blur(views, torch.where(u[12] < self.blur_rate, sigma, 0.0))
@@ -106,24 +113,25 @@ class Views:
         return factors
 
 
-def crop(images: Tensor, boxes: Tensor, is_flipped: Tensor) -> Tensor:
-    """Parts of images, enlarged to the size of the whole (bicubic).
+def crop(images: Tensor, boxes: Tensor, is_flipped: Tensor, size: tuple[int, int]) -> Tensor:
+    """Parts of images, all brought to one size (bicubic).
 
     Args:
         images: float, B x C x H x W, 0 to 255.
         boxes: float, 4 x B; top, left, height and width in pixels, inside the image.
         is_flipped: bool, B; whose left and right are exchanged.
+        size: h and w, height and width of what is returned.
 
     Returns:
-        float, B x C x H x W, 0 to 255.
+        float, B x C x h x w, 0 to 255.
     """
     height, width = images.shape[2:]
-    rows, columns = ((torch.arange(side, device=images.device) + 0.5) / side for side in (height, width))
+    rows, columns = ((torch.arange(side, device=images.device) + 0.5) / side for side in size)
     columns = torch.where(is_flipped[:, None], 1 - columns, columns)
     # grid_sample counts from -1, the image's one edge, to 1, the other.
     y = 2 * (boxes[0, :, None] + rows * boxes[2, :, None]) / height - 1
     x = 2 * (boxes[1, :, None] + columns * boxes[3, :, None]) / width - 1
-    shape = (len(images), height, width)
+    shape = (len(images), *size)
     grid = torch.stack([x[:, None, :].expand(shape), y[:, :, None].expand(shape)], 3)
     cropped = F.grid_sample(images, grid, mode="bicubic", padding_mode="border", align_corners=False)
     return cropped.clamp_(0, 255)  # a cubic overshoots
