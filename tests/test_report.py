@@ -100,6 +100,16 @@ def test_record_tables_have_a_row_per_run_or_group() -> None:
     assert records.version_table(runs)["runs"].tolist() == [4]
 
 
+def test_runs_say_once_what_they_have_in_common() -> None:
+    table, line = records.common(records.provenance_table(two_seeds()))
+    assert {"run", "defense", "detector", "labeler", "seed"} <= set(table)
+    assert not {"profile", "dataset", "images", "attack", "device"} & set(table)
+    assert "profile smoke; dataset digits (published); images 100" in line
+    alone = records.provenance_table(two_seeds()[:1])
+    assert records.common(alone)[0] is alone
+    assert records.common(alone[:0])[1] == ""
+
+
 def test_sweep_table_gives_mean_and_worst_case(tmp_path: Path) -> None:
     for seed, values in enumerate(([10.0, 90.0], [20.0, 100.0])):
         epochs = [{"epoch": e + 1, "detection_accuracy": value} for e, value in enumerate(values)]

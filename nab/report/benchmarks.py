@@ -273,7 +273,7 @@ def _figures(measured: dict[str, Any], prefix: str = "") -> dict[str, str]:
             spread = f"{mean_and_deviation(value, 2)} ({len(value)})"
             found[name] = spread if len(value) > 1 else f"{value[0]:,.1f}"
         elif isinstance(value, int | float):
-            found[name] = f"{value:,.6g}"
+            found[name] = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
         elif isinstance(value, str):
             found[name] = value
     return found

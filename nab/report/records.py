@@ -13,7 +13,7 @@ from nab.report.tables import mean_and_deviation
 
 
 def provenance_table(runs: Iterable[RunResult]) -> pd.DataFrame:
-    """Every run behind a page: what, where, how long."""
+    """Every run behind a page: what, where, how long; `common` tells what all have in common."""
     rows = [
         {
             "run": run.hash[:8],
@@ -22,6 +22,8 @@ def provenance_table(runs: Iterable[RunResult]) -> pd.DataFrame:
             "images": run.data["train_images"],
             "attack": run.config.attack.name,
             "defense": run.config.defense.name,
+            "detector": run.config.detector.name if run.config.detector else "",
+            "labeler": run.config.labeler.name if run.config.labeler else "",
             "seed": run.config.seed,
             "device": f"{run.device['name']}, {run.device['threads']} threads, {run.device['precision']}",
             "commit": (run.commit or "")[:8] + ("+" if (run.commit or "").endswith("+changes") else ""),
@@ -33,6 +35,15 @@ def provenance_table(runs: Iterable[RunResult]) -> pd.DataFrame:
         for run in runs
     ]
     return pd.DataFrame(rows)
+
+
+def common(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """A table without the columns that are the same in every row, and a line that names those."""
+    if len(table) < 2:
+        return table, ""
+    same = [name for name in table if table[name].nunique() == 1]
+    line = "; ".join(f"{name} {table[name].iloc[0]}" for name in same if table[name].iloc[0] != "")
+    return table.drop(columns=same), f"All of them: {line}." if line else ""
 
 
 def cost_table(runs: Iterable[RunResult]) -> pd.DataFrame:
