@@ -226,10 +226,8 @@ def test_detector_times_stand_in_a_row_by_the_number_of_samples() -> None:
 
 
 def test_any_measurement_can_be_shown_as_it_is() -> None:
-    rows = [
-        planted("precision", {"precision": p}, {"clean_accuracy": [90.0, 92.0], "cells": {"attack": 3, "rate": 0.256, "note": "x"}})
-        for p in ("bfloat16", "float32")
-    ]
+    measured = {"clean_accuracy": [90.0, 92.0], "cells": {"attack": 3, "rate": 0.256, "note": "x"}}
+    rows = [planted("precision", {"precision": p}, measured) for p in ("bfloat16", "float32")]
     table = benchmarks.settings_and_figures(rows)
     assert table["precision"].tolist() == ["bfloat16", "float32"]
     assert table["clean accuracy"].tolist() == ["91.00 ± 1.41 (2)"] * 2
