@@ -3,12 +3,14 @@
     python benchmarks/encoder_sweep.py --data-root DIR [--setting simclr ...] [--attack badnets ...] [--seeds 1]
 
 Suspects are half of the poison, so that labellers alone are compared. One JSON per combination goes to
-benchmarks/results/encoder/, and is written anew after every measurement; finished ones are not run again.
+benchmarks/results/encoder/, and is written anew after every measurement; finished ones are not run again. The encoder
+is kept where runs find it, and one that is there already cannot be measured: --stages names another folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import json
 import time
@@ -20,45 +22,44 @@ import torch
 from nab.data import load
 from nab.detection import OracleDetector, select_suspects
 from nab.evaluation import percent
-from nab.experiments import load_profile
+from nab.experiments import StageCache, load_profile
 from nab.experiments.poisoning import attack_data, make_context
 from nab.files import write_atomically
 from nab.pseudolabels.knn import vote
 from nab.pseudolabels.nc import nearest_centre
-from nab.seeding import derive
-from nab.selfsupervised import make_encoder
+from nab.selfsupervised import make_encoder, train_encoder
 from nab.training import Context, Predictor
-from nab.training.trainer import fresh_predictor
 
 RESULTS = Path(__file__).parent / "results" / "encoder"
 EVERY = 4
 """Epochs from one measurement to the next."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "simclr": {"name": "simclr", "batch_size": 256, "lr": 0.3, "views": {"blur_rate": 0.0}},
-    "simclr, laptop": {"name": "simclr", **load_profile("laptop").params["encoder"]["simclr"]},
-    "barlow-twins": {"name": "barlow-twins", "batch_size": 256, "dimensions": 512, "views": {"blur_rate": 0.0}},
+    "simclr": {"name": "simclr", **load_profile("laptop").params["encoder"]["simclr"]},
+    "barlow-twins": {"name": "barlow-twins", **load_profile("laptop").params["encoder"]["barlow-twins"]},
 }
-"""What differs from the methods' defaults, which are made for hundreds of epochs on all of CIFAR-10."""
+"""Those of the laptop profile, but for the number of epochs if one is given."""
+SETTINGS["simclr, whole views"] = SETTINGS["simclr"] | {"views": SETTINGS["simclr"]["views"] | {"size": 1.0}}
 
 
-def measure(name: str, attack: str, seed: int, epochs: int, data_root: str | None) -> None:
+def measure(name: str, attack: str, seed: int, epochs: int | None, stages: Path | None, data_root: str | None) -> None:
+    params = dict(SETTINGS[name])
+    method = make_encoder(params.pop("name"), params | ({} if epochs is None else {"epochs": epochs}))
+    epochs = method.epochs
     path = RESULTS / f"{name.replace(',', '').replace(' ', '-')}-{attack}-s{seed}-e{epochs}.json"
     if path.exists() and json.loads(path.read_text())["is_finished"]:
         return
     config = load_profile("laptop").config(attack=attack, defense="none", seed=seed)
-    context = make_context(config)
+    context = dataclasses.replace(make_context(config, keeper=StageCache(stages)), encoder=method)
     data = attack_data(config, context, data_root)
     dataset, truth = data.poisoned.dataset, data.poisoned.truth
     scores = OracleDetector().score(dataset, Context(seed=seed, truth=truth))
     is_suspect = select_suspects(scores, 0.05)
-    params = dict(SETTINGS[name])
-    method = make_encoder(params.pop("name"), params | {"epochs": epochs})
     start = time.perf_counter()
     measured: list[dict[str, float]] = []
     row = {
         "setting": name,
-        "encoder": {"name": SETTINGS[name]["name"], "params": params | {"epochs": epochs}},
+        "encoder": {"name": SETTINGS[name]["name"], "params": dataclasses.asdict(method)},
         "dataset": config.dataset,
         "train_size": config.train_size,
         "model": config.model,
@@ -94,9 +95,9 @@ def measure(name: str, attack: str, seed: int, epochs: int, data_root: str | Non
         print(name, attack, seed, {key: round(value, 1) for key, value in found.items()}, flush=True)
         return {}
 
-    run_seed = derive(seed, "encoder")
-    predictor = fresh_predictor(dataset, context.recipe, context.model, context.width, context.device, run_seed)
-    method.train(dataset.images, predictor, run_seed, monitor)
+    train_encoder(dataset, context, monitor)
+    if not measured:
+        raise SystemExit(f"the encoder of {name!r}, {attack}, seed {seed} is in the cache; name another with --stages")
 
 
 def main() -> None:
@@ -105,13 +106,14 @@ def main() -> None:
     parser.add_argument("--setting", nargs="+", choices=SETTINGS, default=["simclr"])
     parser.add_argument("--attack", nargs="+", default=["badnets", "blend"])
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--epochs", type=int, help="of all settings, in place of the profile's")
+    parser.add_argument("--stages", type=Path, help="folder in which encoders are kept; the user's cache by default")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     load("cifar10", arguments.data_root)  # a wrong folder is told before anything else
     for seed, name, attack in itertools.product(range(arguments.seeds), arguments.setting, arguments.attack):
-        measure(name, attack, seed, arguments.epochs, arguments.data_root)
+        measure(name, attack, seed, arguments.epochs, arguments.stages, arguments.data_root)
 
 
 if __name__ == "__main__":

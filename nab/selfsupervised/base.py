@@ -98,10 +98,11 @@ class SelfSupervised(abc.ABC):
         )
 
 
-def train_encoder(dataset: Dataset, context: Context) -> Predictor:
+def train_encoder(dataset: Dataset, context: Context, monitor: Monitor | None = None) -> Predictor:
     """The context's encoder for a set's images, or the very same one from the cache; their labels play no part.
 
-    All methods that ask for it with the same images share it. Its `Predictor.features` are what it is for.
+    All methods that ask for it with the same images share it. Its `Predictor.features` are what it is for. A monitor
+    is called after every epoch; an encoder that was found has none.
 
     Raises:
         DataError: fewer than two images.
@@ -112,7 +113,7 @@ def train_encoder(dataset: Dataset, context: Context) -> Predictor:
     predictor = fresh_predictor(dataset, context.recipe, context.model, context.width, context.device, seed)
 
     def make() -> Output:
-        curve = method.train(dataset.images, predictor, seed)
+        curve = method.train(dataset.images, predictor, seed, monitor)
         weights = {name: value.cpu() for name, value in predictor.model.state_dict().items()}
         return Output(weights, {"curve": curve})
 
