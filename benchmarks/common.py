@@ -110,7 +110,7 @@ def keep(
 
 NAMING = (
     *("detector", "features", "code", "model", "width", "batch_size", "train_images", "epochs", "workers"),
-    *("precision", "recipe", "attack", "defense", "backend", "jobs"),
+    *("precision", "recipe", "attack", "defense", "backend", "jobs", "models"),
 )
 """Settings that tell files of one benchmark apart; a new measurement of the same replaces the old one."""
 

@@ -225,6 +225,14 @@ def test_detector_times_stand_in_a_row_by_the_number_of_samples() -> None:
     assert table.loc["spectre", ["200", "1,000"]].tolist() == ["4.0", ""]
 
 
+def test_sharing_table_compares_with_one_alone_of_the_same_repetition() -> None:
+    rates = {"alone": [10.0, 20.0], "processes": [15.0, 40.0], "stack": [5.0, 10.0]}
+    settings = {"model": "resnet18", "width": 16, "batch_size": 64, "models": 2}
+    row = benchmarks.sharing_table([planted("sharing", settings, {"images_per_second": rates})]).iloc[0]
+    assert row["processes, times"] == "1.8 (1.5 to 2.0)"
+    assert row["stack, times"] == "0.5 (0.5 to 0.5)"
+
+
 def test_any_measurement_can_be_shown_as_it_is() -> None:
     measured = {"clean_accuracy": [90.0, 92.0], "cells": {"attack": 3, "rate": 0.256, "note": "x"}}
     rows = [planted("precision", {"precision": p}, measured) for p in ("bfloat16", "float32")]

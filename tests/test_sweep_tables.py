@@ -10,10 +10,12 @@ from nab.report import sweep
 
 def test_encoder_table_has_a_row_per_measurement(tmp_path: Path) -> None:
     point = {"epoch": 4, "seconds": 150.0, "nc": 40.0, "nc_all": 41.0, "knn": 50.04, "knn_all": 51.0}
+    point |= {"nc_mahalanobis": 45.0, "nc_mahalanobis_all": 46.0}
     row = {"setting": "simclr", "encoder": {"params": {"epochs": 8}}, "attack": "badnets", "seed": 0}
     (tmp_path / "one.json").write_text(json.dumps(row | {"epochs": [point, point | {"epoch": 8, "nc": 60.0}]}))
     table = sweep.encoder_table(tmp_path)
     assert table["epoch"].tolist() == [4, 8]
-    assert table["NC"].tolist() == ["40.0", "60.0"]
+    assert table["NC, Euclid"].tolist() == ["40.0", "60.0"]
+    assert table["NC, Mahalanobis, all"].tolist() == ["46.0", "46.0"]
     assert table.loc[0, ["encoder", "minutes", "kNN"]].tolist() == ["simclr, 8 epochs", "2", "50.0"]
     assert sweep.encoder_table(tmp_path / "none").empty

@@ -246,6 +246,21 @@ def detector_time_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def sharing_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
+    """Several trainings on one device: images per second of all of them, and how many times those of one alone."""
+
+    def row(m: Measurement) -> dict[str, Any]:
+        rates = m.measured["images_per_second"]
+        shown = {"network": f"{m.settings['model']}, width {m.settings['width']}", "batch": m.settings["batch_size"]}
+        shown |= {"trainings": m.settings["models"], "one alone": span(rates["alone"])}
+        for name in ("processes", "stack"):
+            gains = [all_of_them / one for all_of_them, one in zip(rates[name], rates["alone"], strict=True)]
+            shown |= {name: span(rates[name]), f"{name}, times": span(gains, 1)}
+        return shown
+
+    return _table(measurements, row, by=("width", "batch_size", "models"))
+
+
 def settings_and_figures(measurements: Sequence[Measurement]) -> pd.DataFrame:
     """Any program's measurements as they are: the settings in which they differ, and every number with its spread.
 

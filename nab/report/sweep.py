@@ -18,9 +18,12 @@ ENCODERS = Path("benchmarks") / "results" / "encoder"
 
 
 def encoder_table(folder: str | Path = ENCODERS) -> pd.DataFrame:
-    """How many labels of suspects NC and kNN get right while an encoder learns, from ``benchmarks/encoder_sweep.py``;
-    no rows if nothing was measured."""
+    """How many labels NC and kNN get right while an encoder learns, of suspects and, under *all*, of the whole set.
+
+    From ``benchmarks/encoder_sweep.py``; no rows if nothing was measured.
+    """
     rows = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
+    labelers = {"nc": "NC, Euclid", "nc_mahalanobis": "NC, Mahalanobis", "knn": "kNN"}
     return pd.DataFrame(
         {
             "encoder": f"{row['setting']}, {row['encoder']['params']['epochs']} epochs",
@@ -28,11 +31,9 @@ def encoder_table(folder: str | Path = ENCODERS) -> pd.DataFrame:
             "seed": row["seed"],
             "epoch": point["epoch"],
             "minutes": f"{point['seconds'] / 60:.0f}",
-            "NC": f"{point['nc']:.1f}",
-            "NC, all": f"{point['nc_all']:.1f}",
-            "kNN": f"{point['knn']:.1f}",
-            "kNN, all": f"{point['knn_all']:.1f}",
         }
+        | {title: f"{point[name]:.1f}" for name, title in labelers.items()}
+        | {f"{title}, all": f"{point[f'{name}_all']:.1f}" for name, title in labelers.items()}
         for row in rows
         for point in row["epochs"]
     )
