@@ -218,7 +218,7 @@ class RunConfig(BaseModel):
             value = getattr(self, name)
             if isinstance(value, Method):
                 version = _version(name, value)
-                value = {"name": value.name} | _without_defaults(value.params, _defaults(name, value.name))
+                value = _short(name, value.name, value.params)
                 if version > 1:
                     value["version"] = version
             elif isinstance(value, Recipe):
@@ -227,6 +227,12 @@ class RunConfig(BaseModel):
                 continue
             values[name] = value
         return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @property
+    def poisoned(self) -> str:
+        """How much is poisoned, in words: a clean-label attack's rate is a share of the target class."""
+        whole = "the target class" if ATTACKS[self.attack.name].clean_label else "all"
+        return f"{100 * self.poison_rate:g} % of {whole}"
 
     @property
     def hash(self) -> str:
@@ -263,6 +269,15 @@ def _version(kind: str, method: Method) -> int:
     registry = _REGISTRIES[kind]
     version = getattr(registry[method.name], "version", 1)
     return version if isinstance(version, int) else build(kind, method.name, registry, method.params).version
+
+
+def _short(kind: str, name: str, params: dict[str, Any]) -> dict[str, Any]:
+    """A method without what its defaults say; methods among its hyper-parameters, as an ensemble's members, likewise."""
+    kept = _without_defaults(params, _defaults(kind, name))
+    for field, value in kept.items():
+        if isinstance(value, list) and all(isinstance(v, dict) and v.keys() == {"name", "params"} for v in value):
+            kept[field] = [_short(kind, member["name"], member["params"]) for member in value]
+    return {"name": name} | kept
 
 
 def _without_defaults(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

@@ -46,10 +46,6 @@ def rate_table(runs: Iterable[RunResult]) -> pd.DataFrame:
         order = {name: place for place, name in enumerate(ATTACKS)}
         table = table.assign(_place=table["attack"].map(order), images=table["dataset"])
         table = table.sort_values(["images", "_place", "poison_rate", "seed"])
-        table["poisoned"] = [
-            f"{100 * rate:g} % of {'the target class' if ATTACKS[name].clean_label else 'all'}"
-            for name, rate in zip(table["attack"], table["poison_rate"], strict=True)
-        ]
     return summarise(table, ("images", "attack", "poisoned", "covers"), ("clean_accuracy", "attack_success_rate"))
 
 

@@ -83,6 +83,7 @@ def frame(runs: Iterable[RunResult]) -> pd.DataFrame:
                 "dataset": config.dataset,
                 "attack": config.attack.name,
                 "poison_rate": config.poison_rate,
+                "poisoned": config.poisoned,
                 "defense": config.defense.name,
                 "detector": config.detector.name if config.detector else "",
                 "labeler": config.labeler.name if config.labeler else "",
@@ -156,7 +157,6 @@ def defense_table(runs: Iterable[RunResult]) -> pd.DataFrame:
         )
         chosen = table["detector"] + " + " + table["labeler"]
         table["defense"] = table["defense"].where(table["detector"] == "", table["defense"] + " (" + chosen + ")")
-        table["poisoned"] = table["poison_rate"].map(lambda rate: f"{100 * rate:g} %")
     metrics = (
         "clean_accuracy",
         "attack_success_rate",

@@ -40,7 +40,7 @@ def print_results(results: Iterable[RunResult]) -> None:
             result.profile,
             config.dataset,
             config.attack.name,
-            f"{100 * config.poison_rate:g} %",
+            config.poisoned,
             *names,
             str(config.seed),
             *("" if value is None else f"{value:.1f}" for value in values),
