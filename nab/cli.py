@@ -32,7 +32,9 @@ def run_command(
     profile: ProfileOption = "smoke",
     dataset: Annotated[str | None, typer.Option(help="See `nab list datasets`.")] = None,
     attack: Annotated[str | None, typer.Option(help="See `nab list attacks`.")] = None,
-    poison_rate: Annotated[float | None, typer.Option(help="Share that is poisoned: of all, or of the target class.")] = None,
+    poison_rate: Annotated[
+        float | None, typer.Option(help="Share that is poisoned: of all, or of the target class.")
+    ] = None,
     target: Annotated[int | None, typer.Option(help="Class that the backdoor answers.")] = None,
     defense: Annotated[str | None, typer.Option(help="See `nab list defenses`.")] = None,
     detector: Annotated[str | None, typer.Option(help="See `nab list detectors`.")] = None,

@@ -28,7 +28,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_whole(path: Path | UPath, data: bytes) -> None:
-    """``data`` as the file ``path``, in a folder or at an address; no reader sees a part of it."""
+    """``data`` as the file ``path``; in a folder and in an object store (S3, GCS, Azure) nobody sees a part of it."""
     if isinstance(path, Path):
         write_atomically(path, lambda temporary: temporary.write_bytes(data))
         return

@@ -29,6 +29,8 @@ def place(address: str | Path | UPath) -> Path | UPath:
     Raises:
         ConfigError: fsspec does not know the protocol, or what it needs for it is not installed.
     """
+    if isinstance(address, str):
+        address = address.removeprefix("file://")  # a folder like any other, in which files can be replaced at once
     if "://" not in str(address):
         return Path(str(address)).expanduser()
     from upath import UPath

@@ -169,6 +169,23 @@ def test_the_hash_is_16_digits_that_another_process_finds_too():
     assert hashlib.blake2b(config().canonical().encode(), digest_size=8).hexdigest() == config().hash
 
 
+def test_a_field_that_an_ensembles_member_gains_changes_no_hash(monkeypatch):
+    """As for every other method; members are written out with all their hyper-parameters."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Longer(DETECTORS["lga"]):
+        gained: float = 0.5
+
+    members = [{"name": "lga", "params": {"epochs": 3}}, {"name": "fct"}]
+    values = {"detector": {"name": "ensemble", "params": {"members": members}}}
+    before = config(**values).hash
+    monkeypatch.setitem(DETECTORS, "lga", Longer)
+    assert config(**values).detector.params["members"][0]["params"]["gained"] == 0.5
+    assert config(**values).hash == before
+    members[0]["params"]["gained"] = 0.25
+    assert config(**values).hash != before
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [

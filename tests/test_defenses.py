@@ -13,7 +13,7 @@ import nab
 from nab.data import Dataset
 from nab.defenses import DEFENSES, NAB, REJECTED, Guard, NoDefense
 from nab.detection import Detector, OracleDetector
-from nab.errors import ConfigError, NabError
+from nab.errors import ConfigError, DataError, NabError
 from nab.pseudolabels import VD, Labeler, OracleLabeler
 from nab.stamp import Stamp
 from nab.training import Context
@@ -241,6 +241,25 @@ def test_what_is_given_must_fit_the_dataset(ten, given, told):
 def test_missing_verified_data_is_noticed_before_the_detector_starts(ten):
     with pytest.raises(ConfigError, match=r"(?i)labeler '?vd'? needs verified data"):
         NAB(Busy(), VD(), detection_rate=0.3).fit(ten)
+
+
+def test_samples_of_one_class_are_noticed_before_the_detector_starts(ten):
+    same = ten.replace(labels=torch.full((10,), 2))
+    with pytest.raises(DataError, match=r"at least two classes, got 10 that are all labelled 'c'"):
+        NAB(Busy(), Guess(), detection_rate=0.3).fit(same)
+
+
+def test_a_class_that_the_verified_data_lacks_is_told(ten, caplog):
+    """Only VD reads verified data here; what it learns does not matter."""
+    present = ten.labels.unique().tolist()
+    lacking = ten.subset((ten.labels != present[0]).nonzero().squeeze(1))
+    labeler = VD(epochs=1)
+    for verified, told in ((ten, False), (lacking, True)):
+        caplog.clear()
+        NAB(Planted(), labeler, detection_rate=0.3).fit(
+            ten, context=Context(recipe=TINY, model="resnet9", width=4, verified=verified)
+        )
+        assert (f"the verified data has no sample of class {ten.classes[present[0]]!r}" in caplog.text) == told
 
 
 def test_a_detection_rate_that_names_nobody_is_noticed_before_the_detector_starts(ten):

@@ -324,6 +324,24 @@ def test_a_run_of_another_kind_says_nothing(other):
     assert known.expected(RunConfig(**other)) is None
 
 
+def test_what_a_method_is_given_may_make_it_longer():
+    """Here the encoder's epochs; a detector's are of the wider kind, for some are better than none."""
+    known = Estimates([result_of(RunConfig(**NAB | {"labeler": {"name": "nc"}}))])
+    longer = NAB | {"labeler": {"name": "nc"}, "encoder": {"name": "simclr", "params": {"epochs": 1000}}}
+    assert known.expected(RunConfig(**longer)) is None
+    assert known.expected(RunConfig(**NAB)) is None, "nothing is known of runs without an encoder"
+    known.add(RunConfig(**NAB), total(5.0))
+    known.add(RunConfig(**(NAB | {"detector": {"name": "lga", "params": {"epochs": 90}}})), total(50.0))
+    assert known.expected(RunConfig(**NAB)) == 5.0
+
+
+def test_runs_on_another_kind_of_device_say_nothing():
+    results = [result_of(RunConfig())]
+    kind = results[0].device["type"]
+    assert Estimates(results, kind).expected(RunConfig()) == Estimates(results).expected(RunConfig()) is not None
+    assert Estimates(results, "cuda" if kind == "cpu" else "cpu").expected(RunConfig()) is None
+
+
 def test_another_detector_is_wider_than_another_attack():
     known = Estimates()
     known.add(RunConfig(**(NAB | {"detector": {"name": "oracle"}})), total(5.0))

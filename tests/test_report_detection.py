@@ -80,9 +80,11 @@ def test_a_pair_shows_accuracy_and_attack_success_of_nab_alone() -> None:
         run_with(outcome | {"clean_accuracy": 1.0}),
         run_with(outcome | {"clean_accuracy": 2.0}, defense="nab", attack="blend"),
         run_with(outcome | {"clean_accuracy": 70.0}, defense="nab", detector="random", labeler="random"),
+        run_with(outcome | {"clean_accuracy": 60.0}, defense="nab", labeler="random"),
     ]
     first, second = detection.pair_table(runs, "badnets").to_dict("records")
-    assert (first["detector"], first["vd"], first["random"], first["seeds"]) == ("lga", "80.0 ± 0.0 / 4.0 ± 1.4", "", 2)
+    assert (first["detector"], first["vd"], first["random"]) == ("lga", "80.0 ± 0.0 / 4.0 ± 1.4", "60.0 / 3.0")
+    assert (first["seeds"], second["seeds"]) == ("1 to 2", "1")
     assert (second["detector"], second["vd"], second["random"]) == ("random", "", "70.0 / 3.0")
     assert detection.pair_table(runs, "sig").empty
 

@@ -431,8 +431,9 @@ def test_an_address_that_nobody_knows_is_refused():
 
 
 @pytest.fixture(params=["memory", "file"])
-def address(request, tmp_path) -> str:
-    return f"memory://{uuid.uuid4().hex}/stages" if request.param == "memory" else f"file://{tmp_path}/stages"
+def address(request, tmp_path) -> UPath:
+    """Made by hand, for a ``file://`` in words is taken for the folder that it is."""
+    return UPath(f"memory://{uuid.uuid4().hex}/stages" if request.param == "memory" else f"file://{tmp_path}/stages")
 
 
 @pytest.fixture
@@ -551,7 +552,7 @@ def test_waiting_is_told(tmp_path, caplog):
 
 @pytest.mark.usefixtures("_quick_leases")
 def test_at_an_address_one_makes_it_and_the_other_waits(start, tmp_path):
-    where, log = f"file://{tmp_path}/stages", tmp_path / "log"
+    where, log = UPath(f"file://{tmp_path}/stages"), tmp_path / "log"
     first = start("first", 2.5, where)
     wait_until(lambda: "makes first" in log.read_text())
     second = start("second", 0, where)
@@ -562,7 +563,7 @@ def test_at_an_address_one_makes_it_and_the_other_waits(start, tmp_path):
 
 @pytest.mark.usefixtures("_quick_leases")
 def test_at_an_address_a_dead_process_is_succeeded_when_its_lease_is_over(start, tmp_path):
-    where, log = f"file://{tmp_path}/stages", tmp_path / "log"
+    where, log = UPath(f"file://{tmp_path}/stages"), tmp_path / "log"
     first = start("first", 600, where)
     wait_until(lambda: "makes first" in log.read_text())
     os.kill(first.pid, signal.SIGKILL)

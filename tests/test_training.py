@@ -387,6 +387,8 @@ def test_a_predictor_writes_its_stamp_on_what_the_network_sees(noise):
 def test_verified_data_must_be_like_the_training_set(noise, other):
     with pytest.raises(ConfigError, match="classes and image size of the training set"):
         Context(verified=random_dataset(**other)).require_verified("labeler 'x'", noise)
+    with pytest.raises(ConfigError, match=r"labeler 'x' needs verified data of at least two images, got 1"):
+        Context(verified=noise.subset(torch.tensor([0]))).require_verified("labeler 'x'", noise)
     assert Context(verified=noise).require_verified("labeler 'x'", noise) is noise
 
 

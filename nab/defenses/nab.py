@@ -19,7 +19,7 @@ from nab.data import Dataset
 from nab.defenses.base import Defended, Defense, Suspicion
 from nab.defenses.guard import Guard
 from nab.detection import LGA, Detector, Rate, check_cut, find_scores, select_suspects
-from nab.errors import ConfigError, NabError
+from nab.errors import ConfigError, DataError, NabError
 from nab.pseudolabels import VD, Labeler, guess_labels
 from nab.stamp import Stamp
 from nab.training import Context, Hook, Recipe
@@ -165,6 +165,12 @@ class NAB(Defense):
 
     def _check(self, dataset: Dataset, context: Context, *, need_suspects: bool, need_labels: bool) -> None:
         """What would fail after minutes of training fails here."""
+        names = [dataset.classes[int(label)] for label in dataset.labels.unique()]
+        if len(names) < 2:
+            raise DataError(
+                f"expected samples of at least two classes, got {len(dataset)} that are all labelled {names[0]!r}: "
+                "nothing tells poison from the rest, and there is no other label to give it"
+            )
         if need_suspects:
             check_cut(self.detection_rate, self.detection_threshold, len(dataset))
             if self.detection_rate == "auto" and self.detector.judges_classes:
@@ -176,7 +182,13 @@ class NAB(Defense):
         if need_suspects and self.detector.needs_verified:
             context.require_verified(f"detector {type(self.detector).__name__}", dataset)
         if need_labels and self.labeler.needs_verified:
-            context.require_verified(f"labeler {type(self.labeler).__name__}", dataset)
+            verified = context.require_verified(f"labeler {type(self.labeler).__name__}", dataset)
+            missing = sorted(set(dataset.labels.tolist()) - set(verified.labels.tolist()))
+            if missing:
+                log.warning(
+                    "the verified data has no sample of class %s, so no pseudo label will be one of those",
+                    ", ".join(repr(dataset.classes[label]) for label in missing),
+                )
 
     @property
     def suspicion_(self) -> Suspicion:

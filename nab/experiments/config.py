@@ -272,7 +272,7 @@ def _version(kind: str, method: Method) -> int:
 
 
 def _short(kind: str, name: str, params: dict[str, Any]) -> dict[str, Any]:
-    """A method without what its defaults say; methods among its hyper-parameters, as an ensemble's members, likewise."""
+    """A method without what its defaults say, and so with methods among its hyper-parameters: an ensemble's members."""
     kept = _without_defaults(params, _defaults(kind, name))
     for field, value in kept.items():
         if isinstance(value, list) and all(isinstance(v, dict) and v.keys() == {"name", "params"} for v in value):

@@ -6,7 +6,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from nab.experiments.config import RunConfig
+from nab.experiments.config import Method, RunConfig
 from nab.experiments.result import RunResult
 
 
@@ -18,12 +18,14 @@ class Estimates:
 
     Args:
         results: finished runs.
+        device: ``"cpu"`` or ``"cuda"``; runs on the other one say nothing. None: all count.
     """
 
-    def __init__(self, results: Iterable[RunResult] = ()) -> None:
+    def __init__(self, results: Iterable[RunResult] = (), device: str | None = None) -> None:
         self._seconds: dict[tuple[object, ...], list[float]] = defaultdict(list)
         for result in results:
-            self.add(result.config, result.seconds)
+            if device in (None, result.device["type"]):
+                self.add(result.config, result.seconds)
 
     def add(self, config: RunConfig, seconds: Mapping[str, float]) -> None:
         """Count a finished run, given its result's ``seconds``."""
@@ -45,10 +47,16 @@ class Estimates:
 
 def _kinds(config: RunConfig) -> list[tuple[object, ...]]:
     """What makes runs take equally long, from narrow to wide."""
-    training = (config.dataset, config.train_size, config.model, config.width, config.recipe)
-    methods = tuple(method and method.name for method in (config.defense, config.detector, config.labeler))
+    encoder = _spelled(config.encoder)
+    training = (config.dataset, config.train_size, config.model, config.width, config.recipe, encoder)
+    methods = tuple(_spelled(method) for method in (config.defense, config.detector, config.labeler))
     return [
-        (training, methods, config.attack.name),
+        (training, methods, _spelled(config.attack), config.poison_rate),
         (training, methods),
         (training, config.defense.name),
     ]
+
+
+def _spelled(method: Method | None) -> str:
+    """With every hyper-parameter: one of them may be the number of epochs."""
+    return "" if method is None else method.model_dump_json()

@@ -20,6 +20,7 @@ from nab.experiments.stages import StageCache
 from nab.experiments.store import ResultStore, read_results
 from nab.files import write_whole
 from nab.progress import silence
+from nab.training import resolve_device
 
 ATTEMPTS = 2
 """How often a run is started whose worker died; it may have been another run's fault."""
@@ -79,7 +80,7 @@ class Grid:
         self.cells = [Cell(config) for config in {config.hash: config for config in configs}.values()]
         self._store = ResultStore(settings.results, settings.profile)
         finished = read_results(self._store.folder) if self._store.folder.exists() else []
-        self.estimates = Estimates(finished)
+        self.estimates = Estimates(finished, resolve_device(settings.device).type)
         results = {result.hash: result for result in finished}
         for cell in self.cells:
             # Where a name does not fix the images, `run` compares them with those of the stored result.

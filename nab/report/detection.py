@@ -132,7 +132,10 @@ def _beside(
 
 
 def pair_table(runs: Iterable[RunResult], attack: str) -> pd.DataFrame:
-    """T5: NAB with every detector (rows) and labeler (columns) against one attack: ACC / ASR, mean and deviation."""
+    """T5: NAB with every detector (rows) and labeler (columns) against one attack: ACC / ASR, mean and deviation.
+
+    Where the cells of a row have different numbers of seeds, the last column gives the least and the greatest.
+    """
     meant = (run for run in runs if run.config.attack.name == attack and run.config.defense.name == "nab")
     table = frame(_without_oracles(meant))
     if table.empty:
@@ -146,7 +149,8 @@ def pair_table(runs: Iterable[RunResult], attack: str) -> pd.DataFrame:
         for labeler, cell in group.groupby("labeler", sort=False):
             figures = [mean_and_deviation(cell[m].tolist()) for m in ("clean_accuracy", "attack_success_rate")]
             row[str(labeler)] = " / ".join(figures)
-        rows.append(row | {"seeds": group["seed"].nunique()})
+        seeds = group.groupby("labeler")["seed"].nunique()
+        rows.append(row | {"seeds": " to ".join(map(str, sorted({seeds.min(), seeds.max()})))})
     pairs = pd.DataFrame(rows).fillna("")
     return pairs[[name for name in pairs if name != "seeds"] + ["seeds"]]
 

@@ -160,7 +160,7 @@ class Context:
         """The verified set of images like those of ``like``.
 
         Raises:
-            ConfigError: there is none, or its classes or image sizes are other ones.
+            ConfigError: there is none, or a single image, or its classes or image sizes are other ones.
         """
         if self.verified is None:
             raise ConfigError(
@@ -172,6 +172,8 @@ class Context:
                 "expected verified data with the classes and image size of the training set, "
                 f"{theirs[0]} and {theirs[1]}, got {ours[0]} and {ours[1]}"
             )
+        if len(self.verified) < 2:
+            raise ConfigError(f"{who} needs verified data of at least two images, got {len(self.verified)}")
         return self.verified
 
     def require_truth(self, who: str) -> GroundTruth:
