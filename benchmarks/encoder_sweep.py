@@ -3,8 +3,9 @@
     python benchmarks/encoder_sweep.py --data-root DIR [--setting simclr ...] [--attack badnets ...] [--seeds 1]
 
 Suspects are half of the poison, so that labellers alone are compared. One JSON per combination goes to
-benchmarks/results/encoder/, and is written anew after every measurement; finished ones are not run again. The encoder
-is kept where runs find it, and one that is there already cannot be measured: --stages names another folder.
+benchmarks/results/encoder/, and is written anew after every measurement; finished ones are not run again. Seconds
+include the labelling in between. The encoder is kept where runs find it, and one that is there already cannot be
+measured: --stages names another folder.
 """
 
 from __future__ import annotations
@@ -47,9 +48,12 @@ def measure(name: str, attack: str, seed: int, epochs: int | None, stages: Path 
     method = make_encoder(params.pop("name"), params | ({} if epochs is None else {"epochs": epochs}))
     epochs = method.epochs
     path = RESULTS / f"{name.replace(',', '').replace(' ', '-')}-{attack}-s{seed}-e{epochs}.json"
-    if path.exists() and json.loads(path.read_text())["is_finished"]:
-        return
     config = load_profile("laptop").config(attack=attack, defense="none", seed=seed)
+    encoder = {"name": SETTINGS[name]["name"], "params": json.loads(json.dumps(dataclasses.asdict(method)))}
+    if path.exists():
+        kept = json.loads(path.read_text())
+        if kept["is_finished"] and (kept["encoder"], kept["train_size"]) == (encoder, config.train_size):
+            return
     context = dataclasses.replace(make_context(config, keeper=StageCache(stages)), encoder=method)
     data = attack_data(config, context, data_root)
     dataset, truth = data.poisoned.dataset, data.poisoned.truth
@@ -59,7 +63,7 @@ def measure(name: str, attack: str, seed: int, epochs: int | None, stages: Path 
     measured: list[dict[str, float]] = []
     row = {
         "setting": name,
-        "encoder": {"name": SETTINGS[name]["name"], "params": dataclasses.asdict(method)},
+        "encoder": encoder,
         "dataset": config.dataset,
         "train_size": config.train_size,
         "model": config.model,
@@ -97,7 +101,7 @@ def measure(name: str, attack: str, seed: int, epochs: int | None, stages: Path 
 
     train_encoder(dataset, context, monitor)
     if not measured:
-        raise SystemExit(f"the encoder of {name!r}, {attack}, seed {seed} is in the cache; name another with --stages")
+        print(f"{name}, {attack}, seed {seed}: left out, for the encoder is in the cache; --stages names another")
 
 
 def main() -> None:

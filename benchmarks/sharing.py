@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from nab.data import Dataset
 from nab.models import build_model
 from nab.seeding import derive, stream
-from nab.training import Recipe, Runtime
+from nab.training import Predictor, Recipe, Runtime, train
 from nab.training.batches import Batches
 
 MODEL = "resnet18"
@@ -44,24 +44,38 @@ def alone(dataset: Dataset, recipe: Recipe, width: int, seed: int, device: torch
 
 
 def side_by_side(count: int, dataset: Dataset, recipe: Recipe, width: int, seed: int, device: torch.device) -> float:
-    """Images per second of ``count`` processes together, which share the processor's threads."""
+    """Images per second of ``count`` processes together, which share the processor's threads.
+
+    They wait for each other after the first epoch; from then on until the last one ends, the device has work from all.
+    """
     spawn = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // count)
-    barrier = spawn.Barrier(count)
-    with spawn.Pool(count, _enter, (barrier, threads)) as pool:
+    with spawn.Pool(count, _enter, (spawn.Barrier(count), threads)) as pool:
         work = [(dataset, recipe, width, derive(seed, str(number)), device) for number in range(count)]
-        return sum(pool.map(_one_of_many, work, chunksize=1))
+        spans = pool.map(_one_of_many, work, chunksize=1)
+    starts, ends = zip(*spans, strict=True)
+    return count * len(dataset) * (EPOCHS - 1) / (max(ends) - min(starts))
 
 
 def _enter(barrier: Barrier, threads: int) -> None:
-    global start_together
-    start_together = barrier
+    global together
+    together = barrier
     torch.set_num_threads(threads)
 
 
-def _one_of_many(work: tuple[Any, ...]) -> float:
-    start_together.wait(timeout=600)
-    return alone(*work)
+def _one_of_many(work: tuple[Any, ...]) -> tuple[float, float]:
+    """When the second epoch began and the last one ended; the clock is the same for all processes of a machine."""
+    dataset, recipe, width, seed, device = work
+    moments = []
+
+    def monitor(_: Predictor) -> dict[str, float]:
+        if not moments:
+            together.wait(timeout=600)
+        moments.append(time.perf_counter())
+        return {}
+
+    train(dataset, recipe, model=MODEL, width=width, seed=seed, device=device, monitor=monitor)
+    return moments[0], moments[-1]
 
 
 class Stack:

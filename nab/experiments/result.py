@@ -37,7 +37,8 @@ class RunResult(BaseModel):
         peak_memory_mb: of the process (``host``) and on the GPU (``device``), in MiB, while this run was computed.
         energy_joules: used while this run was computed, by the processors (``host``) and the GPU (``device``) with all
             that ran on them; left out where it cannot be read.
-        device: what computed: name, threads, precision.
+        device: what computed: name, threads, precision. This and the next two are those of the process that finished
+            the run; what is in ``found_stages`` may have been made before, with others.
         versions: of what the numbers may depend on.
         commit: of the library's checkout; ends in ``+changes`` if its code was changed since; None outside a checkout.
         finished: UTC, ISO 8601.

@@ -41,13 +41,14 @@ class Views:
         hue: their hue turns by up to so much of a full turn, either way.
         grey_rate: share of the views that lose their colour.
         blur_rate: share of the views that are blurred.
-        sigma: smallest and largest standard deviation of the Gaussian blur, in pixels; its kernel is a tenth of the
-            image wide, 3 pixels at least and for images of 32.
+        sigma: smallest and largest standard deviation of the Gaussian blur, in the view's pixels; its kernel is a tenth
+            of the view wide, 3 pixels at least and for views of 32.
 
     Where this differs from torchvision's transforms of the same numbers: jitter has a fixed order (brightness,
     contrast, saturation, hue), not a random one, and cuts off what leaves the range once, at its end; a hue turns in
     YIQ, where the luma stays, not in HSV; a crop may begin between pixels, and a side longer than the image is cut,
-    not drawn again. Of grey images, only brightness and contrast change.
+    not drawn again; a crop that shrinks is not smoothed before (it can only shrink with ``size`` below 1). Of grey
+    images, only brightness and contrast change.
 
     The authors of SimCLR leave out the blur for CIFAR-10; ``blur_rate=0`` does so.
 
