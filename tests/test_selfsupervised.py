@@ -315,6 +315,31 @@ def test_a_kept_encoder_gives_the_very_same_features():
     assert torch.equal(one, find_features(dataset, CONTEXT)), "as without a cache"
 
 
+def test_a_monitor_sees_every_epoch_of_an_encoder_and_leaves_no_trace_in_what_is_kept():
+    keeper, _ = counting_keeper()
+    kept: list[Output] = []
+
+    def listening(stage: str, inputs: Mapping[str, Any], make: Any) -> Output:
+        kept.append(keeper(stage, inputs, make))
+        return kept[-1]
+
+    dataset, context = random_dataset(16), dataclasses.replace(CONTEXT, keeper=listening)
+    losses: list[float] = []
+
+    def monitor(predictor: Predictor) -> dict[str, float]:
+        losses.append(float(predictor.features(dataset.images).mean()))
+        return {"mine": 1.0}
+
+    watched = train_encoder(dataset, context, monitor)
+    assert len(losses) == CONTEXT.encoder.epochs
+    assert [set(row) for row in kept[0].values["curve"]] == [{"epoch", "loss", "lr"}] * len(losses)
+    found = train_encoder(dataset, context, monitor)
+    assert len(losses) == CONTEXT.encoder.epochs, "a found one has no epochs"
+    plain = train_encoder(dataset, CONTEXT)
+    for other in (found, plain):
+        assert torch.equal(watched.features(dataset.images), other.features(dataset.images))
+
+
 def test_the_default_encoder_is_simclr(monkeypatch):
     calls = []
     monkeypatch.setattr(SimCLR, "train", lambda self, images, predictor, seed: calls.append(self) or [])

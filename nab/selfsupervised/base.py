@@ -113,7 +113,8 @@ def train_encoder(dataset: Dataset, context: Context, monitor: Monitor | None = 
     predictor = fresh_predictor(dataset, context.recipe, context.model, context.width, context.device, seed)
 
     def make() -> Output:
-        curve = method.train(dataset.images, predictor, seed, monitor)
+        rows = method.train(dataset.images, predictor, seed, monitor)
+        curve = [{name: row[name] for name in ("epoch", "loss", "lr")} for row in rows]  # whoever monitored
         weights = {name: value.cpu() for name, value in predictor.model.state_dict().items()}
         return Output(weights, {"curve": curve})
 
