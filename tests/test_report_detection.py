@@ -70,6 +70,12 @@ def test_labellers_are_compared_on_the_suspects_of_one_detector() -> None:
     shown = detection.labeler_table(runs).set_index("labeler")["label ACC"].to_dict()
     assert shown == {"vd": "40.0", "random": "100.0"}
     assert detection.labeler_table(runs, "random")["label ACC"].tolist() == ["99.0"]
+    again = [
+        run_with({"pseudo_label_accuracy": value}, defense="nab", seed=seed) for seed, value in ((0, 40.0), (2, 50.0))
+    ]
+    assert detection.label_accuracy(runs + again, "vd") == {"badnets": 45.0}, "seed 0 counts once"
+    assert detection.label_accuracy(runs, "nc") == {}
+    assert detection.label_accuracy([], "vd") == {}
 
 
 def test_a_pair_shows_accuracy_and_attack_success_of_nab_alone() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
+
 from nab.report import sweep
 
 
@@ -19,3 +21,19 @@ def test_encoder_table_has_a_row_per_measurement(tmp_path: Path) -> None:
     assert table["NC, Mahalanobis, all"].tolist() == ["46.0", "46.0"]
     assert table.loc[0, ["encoder", "minutes", "kNN"]].tolist() == ["simclr, 8 epochs", "2", "50.0"]
     assert sweep.encoder_table(tmp_path / "none").empty
+
+
+def test_the_lead_begins_where_it_stays() -> None:
+    """Ahead at epoch 4, behind at 8, ahead for good from 12."""
+    columns = {
+        "epoch": [4, 8, 12, 16],
+        "minutes": ["2", "4", "6", "8"],
+        "NC, Mahalanobis": ["66.0", "64.9", "65.0", "70.0"],
+    }
+    table = pd.DataFrame(columns).assign(attack="badnets", seed=0)
+    assert sweep.lead_note(table, {"badnets": 50.0}) == (
+        "badnets, seed 0: from epoch 12 on, that is, after 6 minutes (65.0)"
+    )
+    assert sweep.lead_note(table, {"badnets": 50.0}, 21) == "badnets, seed 0: not within these epochs (71.0)"
+    assert sweep.lead_note(table, {"blend": 50.0}) == ""
+    assert sweep.lead_note(table[:0], {"badnets": 50.0}) == ""

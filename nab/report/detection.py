@@ -94,12 +94,7 @@ def detector_table(runs: Iterable[RunResult]) -> pd.DataFrame:
 
 def labeler_table(runs: Iterable[RunResult], detector: str = "lga") -> pd.DataFrame:
     """T4, second half: pseudo labels by attack and labeler, on the suspects of one detector and on all samples."""
-    table = frame(_without_oracles(runs))
-    if not table.empty:
-        table = table[table["detector"] == detector]
-    if not table.empty:
-        table = _in_order(table).drop_duplicates(["attack", "labeler", "seed"])
-        table["setting"] = table["labeler"]
+    table = _labels(runs, detector)
     ours = summarise(table, ("attack", "labeler"), LABEL_QUALITY)
     published = {"pseudo_label_accuracy": "on_suspects", "pseudo_label_accuracy_all": "on_all"}
     authors = {
@@ -114,6 +109,26 @@ def labeler_table(runs: Iterable[RunResult], detector: str = "lga") -> pd.DataFr
         for metric, where in published.items()
     }
     return _beside(ours, authors, ("attack", "labeler"))
+
+
+def label_accuracy(runs: Iterable[RunResult], labeler: str, detector: str = "lga") -> dict[str, float]:
+    """Of one labeler on the suspects of one detector, in percent: the mean over seeds, by attack."""
+    table = _labels(runs, detector)
+    if table.empty:
+        return {}
+    means = table[table["labeler"] == labeler].groupby("attack")["pseudo_label_accuracy"].mean()
+    return {str(attack): float(mean) for attack, mean in means.items()}
+
+
+def _labels(runs: Iterable[RunResult], detector: str) -> pd.DataFrame:
+    """A row per attack, labeler and seed: they do not depend on the defence."""
+    table = frame(_without_oracles(runs))
+    if not table.empty:
+        table = table[table["detector"] == detector]
+    if not table.empty:
+        table = _in_order(table).drop_duplicates(["attack", "labeler", "seed"])
+        table["setting"] = table["labeler"]
+    return table
 
 
 def _without_oracles(runs: Iterable[RunResult]) -> list[RunResult]:

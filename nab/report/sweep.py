@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,28 @@ def encoder_table(folder: str | Path = ENCODERS) -> pd.DataFrame:
         for row in rows
         for point in row["epochs"]
     )
+
+
+def lead_note(table: pd.DataFrame, others: Mapping[str, float], points: float = 15.0) -> str:
+    """From when on NC, by Mahalanobis, gets so many more of the suspects' labels right than another labeller.
+
+    Args:
+        table: from `encoder_table`.
+        others: the other labeller's accuracy on suspects in percent, by attack; attacks that are missing are left out.
+        points: percentage points.
+    """
+    lines = []
+    for (attack, seed), rows in table.groupby(["attack", "seed"]) if len(table) else ():
+        if str(attack) not in others:
+            continue
+        wanted = others[str(attack)] + points
+        is_ahead = (rows["NC, Mahalanobis"].astype(float) >= wanted).to_numpy()
+        ahead = rows[is_ahead[::-1].cumprod()[::-1].astype(bool)]  # and stays so
+        when = "not within these epochs"
+        if len(ahead):
+            when = f"from epoch {ahead['epoch'].iloc[0]} on, that is, after {ahead['minutes'].iloc[0]} minutes"
+        lines.append(f"{attack}, seed {seed}: {when} ({wanted:.1f})")
+    return "; ".join(lines)
 
 
 def sweep_rows(folder: str | Path = FOLDER) -> list[dict[str, Any]]:
