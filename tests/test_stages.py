@@ -24,7 +24,7 @@ from nab.errors import ConfigError
 from nab.experiments import StageCache
 from nab.experiments.locks import Lease, only_one
 from nab.experiments.stages import GIGABYTE
-from nab.training import Output
+from nab.training import Context, Output
 
 DTYPES = [torch.uint8, torch.int64, torch.bool, torch.float32, torch.float16, torch.bfloat16, torch.float64]
 FORK = multiprocessing.get_context("fork")
@@ -466,11 +466,11 @@ def test_an_address_keeps_stages_as_a_folder_does(address, caplog):
 # Several processes.
 
 
-def worker(where: str, log: str, seconds: float, name: str) -> None:
+def worker(where: Path | UPath, log: Path, seconds: float, name: str) -> None:
     """One output, slowly; a line in ``log`` when it begins to be made and when it is there."""
 
     def say(word: str) -> None:
-        with Path(log).open("a") as file:
+        with log.open("a") as file:
             file.write(f"{word} {name}\n")
 
     def make() -> Output:
@@ -488,7 +488,7 @@ def start(tmp_path) -> Iterator[Callable[..., multiprocessing.process.BaseProces
     log, started = tmp_path / "log", []
 
     def begin(name: str, seconds: float, where: object = tmp_path / "stages") -> multiprocessing.process.BaseProcess:
-        process = FORK.Process(target=worker, args=(str(where), str(log), seconds, name), daemon=True)
+        process = FORK.Process(target=worker, args=(where, log, seconds, name), daemon=True)
         process.start()
         started.append(process)
         return process
@@ -505,6 +505,19 @@ def wait_until(is_so: Callable[[], object], seconds: float = 30.0) -> None:
     while not is_so():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.005)
+
+
+def test_what_is_found_says_what_made_it(tmp_path, monkeypatch):
+    """Another commit's output is used, for its key says that it is the same; but it is told."""
+    monkeypatch.setattr("nab.experiments.stages.describe_maker", lambda: {"commit": "abc", "torch": "1", "threads": 3})
+    cache = StageCache(tmp_path / "stages")
+    assert cache("any", {"x": 1}, lambda: Output(values={"by": 1}, seconds=1.0)).maker == {}
+    context = Context(keeper=cache)
+    for _ in range(2):
+        context.keep("mine", {}, lambda: Output())
+        context.keep("other", {}, lambda: Output())
+    assert context.clock.makers == [{"commit": "abc", "torch": "1", "threads": 3}]
+    assert cache("any", {"x": 1}, refuse).maker == {"commit": "abc", "torch": "1", "threads": 3}
 
 
 def test_of_several_processes_one_makes_it_and_the_others_find_it(start, tmp_path):

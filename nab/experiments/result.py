@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import math
 import os
 import platform
@@ -33,12 +34,13 @@ class RunResult(BaseModel):
         seconds: wall time per part, and in ``total``, as if nothing had been in the cache: what was found there counts
             with what it cost when it was made, and what parts share counts once. ``passed`` is the time that it took.
         found_stages: those that were found in the cache.
+        found_makers: what made those, each once: commit, version of torch, threads; none where it was not noted.
         images_per_second: in the final training, monitoring included; None for a defence that has none.
         peak_memory_mb: of the process (``host``) and on the GPU (``device``), in MiB, while this run was computed.
         energy_joules: used while this run was computed, by the processors (``host``) and the GPU (``device``) with all
             that ran on them; left out where it cannot be read.
         device: what computed: name, threads, precision. This and the next two are those of the process that finished
-            the run; what is in ``found_stages`` may have been made before, with others.
+            the run.
         versions: of what the numbers may depend on.
         commit: of the library's checkout; ends in ``+changes`` if its code was changed since; None outside a checkout.
         finished: UTC, ISO 8601.
@@ -56,6 +58,7 @@ class RunResult(BaseModel):
     data: dict[str, Any]
     seconds: dict[str, float]
     found_stages: list[str] = []
+    found_makers: list[dict[str, Any]] = []
     images_per_second: float | None
     peak_memory_mb: dict[str, float]
     energy_joules: dict[str, float] = {}
@@ -118,6 +121,12 @@ def describe_versions() -> dict[str, str]:
     return found
 
 
+def describe_maker() -> dict[str, Any]:
+    """What to note beside something that is kept: commit, torch, threads."""
+    return {"commit": describe_commit(), "torch": version("torch"), "threads": torch.get_num_threads()}
+
+
+@functools.cache  # the code that runs does not change any more
 def describe_commit() -> str | None:
     """Commit of the checkout that this file lies in."""
     package = Path(__file__).parents[1]

@@ -89,6 +89,7 @@ def run(
         data=_describe_data(config, data),
         seconds=context.clock.seconds | {"total": context.clock.now, "passed": context.clock.passed},
         found_stages=context.clock.found,
+        found_makers=[dict(maker) for maker in context.clock.makers],
         images_per_second=defended.images_per_second,
         peak_memory_mb=meter.peak_memory_mb(),
         energy_joules=meter.energy_joules(),

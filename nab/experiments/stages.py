@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 from nab.digest import bytes_digest, describe, digest
 from nab.errors import ConfigError
 from nab.experiments.locks import only_one
+from nab.experiments.result import describe_maker
 from nab.files import write_whole
 from nab.paths import place, stages_place
 from nab.training import Output
@@ -158,7 +159,13 @@ class StageCache:
             if record["checksum"] != _checksum(record, data):
                 raise ValueError("its checksum is another one")
             output = Output(
-                load(data), record["values"], record["seconds"], record.get("within", {}), path.stem, is_found=True
+                tensors=load(data),
+                values=record["values"],
+                seconds=record["seconds"],
+                within=record.get("within", {}),
+                key=path.stem,
+                is_found=True,
+                maker=record.get("maker", {}),
             )
         except FileNotFoundError:
             return None
@@ -182,6 +189,7 @@ class StageCache:
             "seconds": output.seconds,
             "within": dict(output.within),
             "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "maker": describe_maker(),
         }
         record["checksum"] = _checksum(record, data)
         try:

@@ -26,7 +26,8 @@ def provenance_table(runs: Iterable[RunResult]) -> pd.DataFrame:
             "labeler": run.config.labeler.name if run.config.labeler else "",
             "seed": run.config.seed,
             "device": f"{run.device['name']}, {run.device['threads']} threads, {run.device['precision']}",
-            "commit": (run.commit or "")[:8] + ("+" if (run.commit or "").endswith("+changes") else ""),
+            "commit": _short(run.commit),
+            "found, from": ", ".join(dict.fromkeys(_short(maker["commit"]) for maker in run.found_makers)),
             "seconds": round(run.seconds["total"]),
             "images/s": "" if run.images_per_second is None else round(run.images_per_second),
             "MiB": round(run.peak_memory_mb["host"]),
@@ -35,6 +36,11 @@ def provenance_table(runs: Iterable[RunResult]) -> pd.DataFrame:
         for run in runs
     ]
     return pd.DataFrame(rows)
+
+
+def _short(commit: str | None) -> str:
+    """Eight digits of a commit, with a plus if the code was changed since."""
+    return (commit or "")[:8] + ("+" if (commit or "").endswith("+changes") else "")
 
 
 def common(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 
 class Clock:
@@ -16,11 +17,13 @@ class Clock:
     Attributes:
         seconds: of every part, in the order in which they began.
         found: names of the stages that were read from the cache.
+        makers: what made those; each once.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.found: list[str] = []
+        self.makers: list[Mapping[str, Any]] = []
         self._began = time.perf_counter()
         self._credit = 0.0
         self._costs: dict[str, float] = {}  # of every stage so far, without those within it

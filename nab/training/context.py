@@ -146,6 +146,8 @@ class Context:
         if output.is_found:
             clock.count_as(cost, start)
             clock.found.append(stage)
+            if output.maker and output.maker not in clock.makers:
+                clock.makers.append(output.maker)
         elif cost == 0:  # counted before, as part of a stage that was found, and yet not in the cache itself
             clock.count_as(clock.now - start - seconds, start)
         return output

@@ -20,6 +20,7 @@ class Output:
         within: the seconds of the stages that it asked for, and of theirs, by key.
         key: its own; None if it is not kept.
         is_found: whether it was read rather than made.
+        maker: of one that was read, what made it: the library's commit, the version of torch, and so on.
     """
 
     tensors: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
@@ -28,6 +29,7 @@ class Output:
     within: Mapping[str, float] = dataclasses.field(default_factory=dict)
     key: str | None = None
     is_found: bool = False
+    maker: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 Keeper = Callable[[str, Mapping[str, Any], Callable[[], Output]], Output]
