@@ -231,7 +231,10 @@ def defence_cost_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
 
 
 def detector_time_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
-    """Seconds to score so many samples, a column each, and the greatest memory; a detector to a row."""
+    """Seconds to score so many samples, a column each, and the greatest memory; a detector to a row.
+
+    The least of the repetitions: whatever else the machine does only ever makes one slower.
+    """
     measured = list(measurements)
     counts = sorted({m.settings["train_images"] for m in measured})
     groups: dict[tuple[str, str, Any], list[Measurement]] = {}
@@ -239,7 +242,7 @@ def detector_time_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
         groups.setdefault((m.machine, m.settings["detector"], m.settings["features"]), []).append(m)
     rows = []
     for (machine, detector, features), group in groups.items():
-        seconds = {m.settings["train_images"]: span(m.measured["seconds"], 1) for m in group}
+        seconds = {m.settings["train_images"]: f"{min(m.measured['seconds']):.1f}" for m in group}
         row = {"machine": machine, "detector": detector, "features": features or "images"}
         row |= {f"{count:,}": seconds.get(count, "") for count in counts}
         rows.append(row | {"memory, GB": f"{max(m.measured['memory_gb'] for m in group):.1f}"})
