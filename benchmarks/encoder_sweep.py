@@ -40,7 +40,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "barlow-twins": {"name": "barlow-twins", **load_profile("laptop").params["encoder"]["barlow-twins"]},
 }
 """Those of the laptop profile, but for the number of epochs if one is given."""
-SETTINGS["simclr, whole views"] = SETTINGS["simclr"] | {"views": SETTINGS["simclr"]["views"] | {"size": 1.0}}
+for change, value in {"whole views": {"size": 1.0}, "blurred views": {"blur_rate": 0.5}}.items():
+    SETTINGS[f"simclr, {change}"] = SETTINGS["simclr"] | {"views": SETTINGS["simclr"]["views"] | value}
 
 
 def measure(name: str, attack: str, seed: int, epochs: int | None, stages: Path | None, data_root: str | None) -> None:
