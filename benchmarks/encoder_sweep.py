@@ -40,7 +40,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "barlow-twins": {"name": "barlow-twins", **load_profile("laptop").params["encoder"]["barlow-twins"]},
 }
 """Those of the laptop profile, but for the number of epochs if one is given."""
-for change, value in {"whole views": {"size": 1.0}, "blurred views": {"blur_rate": 0.5}}.items():
+for change, value in {"whole views": {"size": 1.0}, "sharp views": {"blur_rate": 0.0}}.items():
     SETTINGS[f"simclr, {change}"] = SETTINGS["simclr"] | {"views": SETTINGS["simclr"]["views"] | value}
 
 
