@@ -30,10 +30,10 @@ def test_the_lead_begins_where_it_stays() -> None:
         "minutes": ["2", "4", "6", "8"],
         "NC, Mahalanobis": ["66.0", "64.9", "65.0", "70.0"],
     }
-    table = pd.DataFrame(columns).assign(attack="badnets", seed=0)
+    table = pd.DataFrame(columns).assign(encoder="simclr", attack="badnets", seed=0)
     assert sweep.lead_note(table, {"badnets": 50.0}) == (
-        "badnets, seed 0: from epoch 12 on, that is, after 6 minutes (65.0)"
+        "simclr, badnets, seed 0: from epoch 12 on, that is, after 6 minutes (65.0)"
     )
-    assert sweep.lead_note(table, {"badnets": 50.0}, 21) == "badnets, seed 0: not within these epochs (71.0)"
+    assert sweep.lead_note(table, {"badnets": 50.0}, 21) == "simclr, badnets, seed 0: not within these epochs (71.0)"
     assert sweep.lead_note(table, {"blend": 50.0}) == ""
     assert sweep.lead_note(table[:0], {"badnets": 50.0}) == ""

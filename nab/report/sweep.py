@@ -48,7 +48,7 @@ def lead_note(table: pd.DataFrame, others: Mapping[str, float], points: float = 
         points: percentage points.
     """
     lines = []
-    for (attack, seed), rows in table.groupby(["attack", "seed"]) if len(table) else ():
+    for (encoder, attack, seed), rows in table.groupby(["encoder", "attack", "seed"]) if len(table) else ():
         if str(attack) not in others:
             continue
         wanted = others[str(attack)] + points
@@ -57,7 +57,7 @@ def lead_note(table: pd.DataFrame, others: Mapping[str, float], points: float = 
         when = "not within these epochs"
         if len(ahead):
             when = f"from epoch {ahead['epoch'].iloc[0]} on, that is, after {ahead['minutes'].iloc[0]} minutes"
-        lines.append(f"{attack}, seed {seed}: {when} ({wanted:.1f})")
+        lines.append(f"{encoder}, {attack}, seed {seed}: {when} ({wanted:.1f})")
     return "; ".join(lines)
 
 
