@@ -255,10 +255,10 @@ def sharing_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
     def row(m: Measurement) -> dict[str, Any]:
         rates = m.measured["images_per_second"]
         shown = {"network": f"{m.settings['model']}, width {m.settings['width']}", "batch": m.settings["batch_size"]}
-        shown |= {"trainings": m.settings["models"], "one alone": span(rates["alone"])}
+        shown |= {"trainings": m.settings["models"], "one alone": f"{statistics.median(rates['alone']):,.0f}"}
         for name in ("processes", "stack"):
             gains = [all_of_them / one for all_of_them, one in zip(rates[name], rates["alone"], strict=True)]
-            shown |= {name: span(rates[name]), f"{name}, times": span(gains, 1)}
+            shown |= {name: f"{statistics.median(rates[name]):,.0f}", f"{name}, times": span(gains, 1)}
         return shown
 
     return _table(measurements, row, by=("width", "batch_size", "models"))
