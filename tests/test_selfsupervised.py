@@ -342,7 +342,7 @@ def test_a_monitor_sees_every_epoch_of_an_encoder_and_leaves_no_trace_in_what_is
 
 def test_the_default_encoder_is_simclr(monkeypatch):
     calls = []
-    monkeypatch.setattr(SimCLR, "train", lambda self, images, predictor, seed: calls.append(self) or [])
+    monkeypatch.setattr(SimCLR, "train", lambda self, *_: calls.append(self) or [])
     find_features(random_dataset(8), dataclasses.replace(CONTEXT, encoder=None))
     assert calls == [SimCLR()]
 

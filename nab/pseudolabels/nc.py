@@ -10,7 +10,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -109,6 +108,8 @@ def nearest_centre(
 
 def _whitening(residuals: Tensor) -> Tensor:
     """The map, D x D, after which samples differ equally, by one, in all directions from their class's mean."""
+    from sklearn.covariance import ledoit_wolf  # takes a second
+
     covariance = torch.from_numpy(ledoit_wolf(residuals.double().numpy(), assume_centered=True)[0])
     spread, directions = torch.linalg.eigh(covariance)
     if not spread[-1] > 0:  # no two samples of a class differ
