@@ -6,16 +6,21 @@ compare with, and no part of the library.
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from nab.data import Dataset
+from nab.models import build_model
 from nab.training import Recipe
 
 
@@ -68,26 +73,71 @@ def plain_loader(
     )
 
 
-class PlainTraining:
-    """A network with a loader and an optimizer, trained epoch by epoch."""
+Turn = Callable[[], float]
+"""One pass over the data; its seconds."""
 
-    def __init__(
-        self, network: nn.Module, loader: DataLoader[tuple[Tensor, int]], recipe: Recipe, device: torch.device
-    ) -> None:
-        self.network, self.loader, self.device = network.to(device), loader, device
-        self.optimizer = torch.optim.SGD(
-            network.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+
+def plain_training(
+    model: str, width: int, seed: int, dataset: Dataset, recipe: Recipe, workers: int, device: torch.device
+) -> Turn:
+    """A network, a loader and an optimizer, trained by a pass per turn."""
+    network = build_model(model, num_classes=dataset.num_classes, width=width, seed=seed).to(device)
+    loader = plain_loader(dataset, recipe, workers, device)
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+
+    def turn() -> float:
+        network.train()
+        start = time.perf_counter()
+        for images, labels in loader:
+            images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+            loss = F.cross_entropy(network(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        loss.item()  # asked for, so that a GPU has finished
+        return time.perf_counter() - start
+
+    return turn
+
+
+def plain_loading(dataset: Dataset, recipe: Recipe, workers: int, device: torch.device) -> Turn:
+    """The loader alone, its batches brought to the device."""
+    loader = plain_loader(dataset, recipe, workers, device)
+
+    def turn() -> float:
+        start = time.perf_counter()
+        for images, _ in loader:
+            images = images.to(device, non_blocking=True)
+        images.flatten()[0].item()
+        return time.perf_counter() - start
+
+    return turn
+
+
+class Apart(contextlib.AbstractContextManager["Apart"]):
+    """What ``make`` gives, in a process of its own with as many threads, which waits between its turns."""
+
+    def __init__(self, make: Callable[[], Turn]) -> None:
+        # Not a `multiprocessing.Pool`: its processes must not start the loader's workers.
+        self._process = ProcessPoolExecutor(
+            1, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(make, torch.get_num_threads())
         )
 
-    def epoch(self) -> float:
-        """Seconds of one pass; the last loss is asked for, so that a GPU has finished."""
-        self.network.train()
-        start = time.perf_counter()
-        for images, labels in self.loader:
-            images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-            loss = F.cross_entropy(self.network(images), labels)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-        loss.item()
-        return time.perf_counter() - start
+    def turn(self) -> float:
+        """Seconds, taken over there."""
+        return self._process.submit(_turn).result()
+
+    def __exit__(self, *_: object) -> None:
+        self._process.shutdown()
+
+
+def _begin(make: Callable[[], Turn], threads: int) -> None:
+    global _made
+    torch.set_num_threads(threads)
+    _made = make()
+
+
+def _turn() -> float:
+    return _made()

@@ -3,25 +3,28 @@
     python benchmarks/throughput.py [--width 64 16] [--batch-size 64 128 512] [--workers 0 2] [--repeats 3]
 
 Both sides train the same network with the same augmentation (crop, flip; the input pipeline alone with cutout too).
-They take turns, because a machine's absolute speed drifts; every repetition of either is in the JSON.
+They take turns, because a machine's absolute speed drifts; every repetition of either is in the JSON. Each plain side
+has a process of its own, where nothing of this library is in force, such as its settings of the C library's memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import statistics
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from common import DATA, epoch_seconds, images_of, keep, parse, parser, show, spread, synchronize
-from plain import PlainTraining, plain_loader
+from plain import Apart, plain_loading, plain_training
 
 from nab.data import Dataset
-from nab.models import build_model
 from nab.training import Batches, Recipe, Runtime
+from nab.training.memory import keep_freed_memory
 
 MODEL = "resnet18"
 
@@ -60,28 +63,26 @@ def measure_training(
 ) -> dict[str, str]:
     """Ours in the device's best precision and in float32, and the plain loop with each number of workers."""
     recipe = Recipe(epochs=3, batch_size=batch_size, cutout=0)
-    plain = {
-        workers: PlainTraining(
-            build_model(MODEL, num_classes=dataset.num_classes, width=width, seed=given.seed),
-            plain_loader(dataset, recipe, workers, device),
-            recipe,
-            device,
-        )
-        for workers in given.workers
-    }
     runtime = Runtime.choose(device, "auto", width)
     ours = {"ours": recipe}
     if runtime.precision != torch.float32:
         ours["ours, float32"] = dataclasses.replace(recipe, precision="float32")
-    for side in plain.values():
-        side.epoch()  # starts its workers and lays out its memory
     seconds: dict[str, list[float]] = {}
-    for _ in range(given.repeats):
-        for name, own in ours.items():
-            found = epoch_seconds(dataset, own, model=MODEL, width=width, seed=given.seed, device=device)
-            seconds.setdefault(name, []).append(statistics.mean(found))
-        for workers, side in plain.items():
-            seconds.setdefault(f"plain, {workers} workers", []).append(side.epoch())
+    with contextlib.ExitStack() as stack:
+        plain = {
+            workers: stack.enter_context(
+                Apart(partial(plain_training, MODEL, width, given.seed, dataset, recipe, workers, device))
+            )
+            for workers in given.workers
+        }
+        for side in plain.values():
+            side.turn()  # starts its workers and lays out its memory
+        for _ in range(given.repeats):
+            for name, own in ours.items():
+                found = epoch_seconds(dataset, own, model=MODEL, width=width, seed=given.seed, device=device)
+                seconds.setdefault(name, []).append(statistics.mean(found))
+            for workers, side in plain.items():
+                seconds.setdefault(f"plain, {workers} workers", []).append(side.turn())
     settings = settings_of(dataset, recipe, given) | {"model": MODEL, "width": width}
     keep(given.results, "throughput", "training", settings=settings, measured={"seconds": seconds}, runtime=runtime)
     return row_of(f"{MODEL}, width {width}", batch_size, len(dataset), seconds)
@@ -91,29 +92,27 @@ def measure_input(dataset: Dataset, batch_size: int, given: argparse.Namespace, 
     """Batches made and, on a GPU, brought there; no network."""
     recipe = Recipe(batch_size=batch_size)
     batches = Batches(dataset.images, recipe, device, torch.Generator(device).manual_seed(given.seed))
-    loaders = {workers: plain_loader(dataset, recipe, workers, device) for workers in given.workers}
 
-    def ours() -> None:
-        for index in batches.epoch():
-            batches.augment(index)
-
-    def plain(workers: int) -> None:
-        for images, _ in loaders[workers]:
-            images.to(device, non_blocking=True)
-
-    def timed(run: Any, *values: int) -> float:
+    def ours() -> float:
         synchronize(device)
         start = time.perf_counter()
-        run(*values)
+        for index in batches.epoch():
+            batches.augment(index)
         synchronize(device)
         return time.perf_counter() - start
 
+    keep_freed_memory()  # as every training does
     seconds: dict[str, list[float]] = {}
-    for repeat in range(given.repeats + 1):
-        found = {"ours": timed(ours)} | {f"plain, {w} workers": timed(plain, w) for w in given.workers}
-        if repeat:  # the first round starts workers and fills caches
-            for name, value in found.items():
-                seconds.setdefault(name, []).append(value)
+    with contextlib.ExitStack() as stack:
+        plain = {
+            workers: stack.enter_context(Apart(partial(plain_loading, dataset, recipe, workers, device)))
+            for workers in given.workers
+        }
+        for repeat in range(given.repeats + 1):
+            found = {"ours": ours()} | {f"plain, {workers} workers": side.turn() for workers, side in plain.items()}
+            if repeat:  # the first round starts workers and fills caches
+                for name, value in found.items():
+                    seconds.setdefault(name, []).append(value)
     runtime = Runtime.choose(device, "float32", 64)
     settings = settings_of(dataset, recipe, given)
     measured = {"seconds": seconds}

@@ -16,6 +16,7 @@ from nab.seeding import stream
 from nab.stamp import Stamp
 from nab.training.batches import Batches
 from nab.training.hook import Hook, PlainHook
+from nab.training.memory import keep_freed_memory
 from nab.training.predictor import Predictor
 from nab.training.recipe import Recipe
 from nab.training.runtime import Runtime
@@ -100,6 +101,8 @@ def fresh_predictor(
     dataset: Dataset, recipe: Recipe, model: str, width: int, device: torch.device, seed: int = 0
 ) -> Predictor:
     """An untrained network for images and classes like those of ``dataset``, ready to be trained or filled."""
+    if device.type == "cpu":
+        keep_freed_memory()
     runtime = Runtime.choose(device, recipe.precision, width)
     network = build_model(
         model, num_classes=dataset.num_classes, channels=dataset.images.shape[1], width=width, seed=seed
