@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nab.attacks import Triggered
-from nab.digest import bytes_digest, describe, digest, tensor_digest
+from nab.digest import bytes_digest, describe, digest, later, tensor_digest
 from nab.training import Recipe
 
 NAMES = st.text(max_size=5)
@@ -153,10 +153,31 @@ def test_a_dataclass_is_its_name_and_fields(rate, size):
     assert digest(Twin(rate, size)) != digest({"rate": rate, "size": size})
 
 
+@dataclasses.dataclass(frozen=True)
+class Grown:
+    """A method that has got another field since."""
+
+    rate: float
+    since: float = later(1.0)
+
+
+def test_a_field_that_came_later_changes_nothing_until_it_is_set():
+    assert describe(Grown(0.5)) == describe(Grown(0.5, 1.0)) == {"is": "Grown", "rate": 0.5}
+    assert describe(Grown(0.5, 2.0)) == {"is": "Grown", "rate": 0.5, "since": 2.0}
+
+
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Recipe)])
 def test_every_field_of_a_recipe_matters(field):
     others = {"schedule": "steps", "precision": "float32", "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-    others |= {"nesterov": True, "flip": False, "milestones": (3,), "batch_size": 32, "epochs": 7, "cutout": 5}
+    others |= {
+        "nesterov": True,
+        "flip": False,
+        "milestones": (3,),
+        "batch_size": 32,
+        "epochs": 7,
+        "cutout": 5,
+        "optimizer": "muon",
+    }
     value = others.get(field, 0.25 if isinstance(getattr(Recipe(), field), float) else 9)
     assert digest(dataclasses.replace(Recipe(), **{field: value})) != digest(Recipe())
 

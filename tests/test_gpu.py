@@ -90,6 +90,14 @@ def test_recorded_updates_are_the_launched_ones(make_hook, few_digits, monkeypat
         torch.testing.assert_close(recorder.history(), other.history(), rtol=0.05, atol=0.05)
 
 
+def test_recorded_updates_by_orthogonal_momentum_are_the_launched_ones(few_digits, monkeypatch, caplog) -> None:
+    recipe = dataclasses.replace(GRAPHS, optimizer="muon")
+    (graphs, _), (launched, _) = both_ways(few_digits, recipe, plain_hook, monkeypatch)
+    assert "no CUDA graph" not in caplog.text
+    for one, two in zip(graphs.curve, launched.curve, strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], rel=0.05)
+
+
 def test_recorded_updates_augment_every_batch_anew(few_digits, monkeypatch) -> None:
     """The generator goes on within a replayed graph: two epochs over one image differ in their losses."""
     images = few_digits.images[:1].repeat(256, 1, 1, 1)

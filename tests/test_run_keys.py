@@ -199,14 +199,16 @@ def test_every_setting_of_a_run_and_of_its_recipe_is_in_the_table():
     named |= {"dataset", "defense", "detector", "labeler", "encoder", "recipe"}
     assert named == set(RunConfig.model_fields)
     recipe = {name.removeprefix("recipe.") for name in FIELDS if name.startswith("recipe.")}
-    recipe |= {"warmup", "cosine_extra_epochs", "milestones", "step_factor"}  # see below
+    recipe |= {"warmup", "cosine_extra_epochs", "milestones", "step_factor", "optimizer", "filter_lr"}  # below
     assert recipe == {field.name for field in dataclasses.fields(Recipe)}
     assert all(any(name.startswith(f"{method}.") for name in FIELDS) for method in methods)
 
 
-@pytest.mark.parametrize("field", ["recipe.cosine_extra_epochs", "recipe.milestones", "recipe.step_factor"])
-def test_what_a_schedule_does_not_look_at_changes_no_key(field):
-    """The recipe is one-cycle, which knows neither milestones nor a cosine; LGA and VD have their own schedules."""
+@pytest.mark.parametrize(
+    "field", ["recipe.cosine_extra_epochs", "recipe.milestones", "recipe.step_factor", "recipe.filter_lr"]
+)
+def test_what_a_schedule_or_optimizer_does_not_look_at_changes_no_key(field):
+    """The recipe is one-cycle, which knows neither milestones nor a cosine, with SGD; LGA and VD have their own."""
     value = {"recipe.milestones": [1]}.get(field, 7)
     assert changed(BASE, PROFILE.config(**{field: value})) == set()
 
@@ -221,8 +223,9 @@ def test_an_encoder_matters_to_who_needs_features_and_to_nobody_else():
     assert "encoder" not in changed(one, relabelled), "who is suspected does not matter to it"
 
 
-def test_a_detector_and_a_labeler_do_not_depend_on_the_final_networks_warmup():
-    assert changed(BASE, PROFILE.config(**{"recipe.warmup": 0.7})) == FINAL
+@pytest.mark.parametrize(("field", "value"), [("recipe.warmup", 0.7), ("recipe.optimizer", "muon")])
+def test_a_detector_and_a_labeler_do_not_depend_on_how_the_final_network_is_updated(field, value):
+    assert changed(BASE, PROFILE.config(**{field: value})) == FINAL
 
 
 # Sharing.

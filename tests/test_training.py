@@ -85,6 +85,8 @@ def test_constant_is_constant():
         ({"lr": 0}, "lr in .*got 0"),
         ({"lr": math.inf}, "lr.*got inf"),
         ({"momentum": 1}, r"momentum in \[0, 1\), got 1"),
+        ({"optimizer": "adam"}, "sgd, muon, got 'adam'"),
+        ({"filter_lr": 0}, "filter_lr in .*got 0"),
         ({"nesterov": True, "momentum": 0}, "(?=.*nesterov)(?=.*momentum)"),
         ({"weight_decay": -1}, "weight_decay.*got -1"),
         ({"label_smoothing": 1}, r"label_smoothing in \[0, 1\), got 1"),
@@ -126,6 +128,8 @@ CHANGES = {
     "mean": ({}, (0.5, 0.5, 0.5)),
     "std": ({}, (0.3, 0.3, 0.3)),
     "precision": ({}, "bfloat16"),
+    "optimizer": ({}, "muon"),
+    "filter_lr": ({"optimizer": "muon"}, 0.05),
 }
 """For every field of `Recipe`: settings under which it matters, and another value."""
 

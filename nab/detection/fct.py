@@ -80,6 +80,7 @@ class FCT(Detector):
             base.without_augmentation(),
             epochs=self.epochs + self.separation_epochs,
             batch_size=self.batch_size,
+            optimizer="sgd",
             lr=self.lr,
             momentum=self.momentum,
             nesterov=False,

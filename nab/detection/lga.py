@@ -88,6 +88,7 @@ class LGA(Detector):
             base.without_augmentation(),
             epochs=self.epochs,
             batch_size=self.batch_size,
+            optimizer="sgd",
             lr=self.lr,
             momentum=self.momentum,
             nesterov=False,

@@ -49,6 +49,7 @@ class VD(Labeler):
             base,
             epochs=self.epochs,
             batch_size=self.batch_size,
+            optimizer="sgd",
             lr=self.lr,
             nesterov=False,
             momentum=0.9,

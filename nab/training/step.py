@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from nab.training.batches import Batches
 from nab.training.hook import Hook
+from nab.training.muon import Muon
 from nab.training.recipe import Recipe
 from nab.training.runtime import Runtime
 
@@ -38,14 +40,7 @@ class Step:
         self._uses_graph = runtime.uses_graphs and hook.is_static
         # A replayed update reads the learning rate from memory; a launched one takes a number.
         self._lr = torch.full((), recipe.lr, device=device) if self._uses_graph else None
-        self._optimizer = torch.optim.SGD(
-            network.parameters(),
-            lr=recipe.lr if self._lr is None else self._lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            nesterov=recipe.nesterov,
-            fused=True,
-        )
+        self._optimizer = self._make_optimizer()
         self.total = torch.zeros((), device=device)
         self._index = torch.zeros(recipe.batch_size, dtype=torch.int64, device=device)
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -70,6 +65,19 @@ class Step:
         else:
             self._record()
             self(index, lr)
+
+    def _make_optimizer(self) -> torch.optim.SGD | Muon:
+        recipe, parameters = self._recipe, self._network.parameters()
+        options: dict[str, Any] = {
+            "lr": recipe.lr if self._lr is None else self._lr,
+            "momentum": recipe.momentum,
+            "weight_decay": recipe.weight_decay,
+            "nesterov": recipe.nesterov,
+        }
+        if recipe.optimizer == "sgd":
+            return torch.optim.SGD(parameters, **options, fused=True)
+        precision = self._runtime.precision
+        return Muon(parameters, **options, highest_lr=recipe.lr, filter_lr=recipe.filter_lr, precision=precision)
 
     def _update(self, index: Tensor) -> None:
         images = self._batches.augment(index)
