@@ -342,6 +342,16 @@ def test_runs_on_another_kind_of_device_say_nothing():
     assert Estimates(results, "cuda" if kind == "cpu" else "cpu").expected(RunConfig()) is None
 
 
+def test_runs_on_this_processor_are_asked_before_those_on_another():
+    known = Estimates(name="this")
+    known.add(RunConfig(), total(60.0), "another")
+    assert known.expected(RunConfig()) == 60.0, "better than nothing"
+    known.add(RunConfig(attack={"name": "blend"}), total(10.0), "this")
+    assert known.expected(RunConfig()) == 60.0, "of the same kind, though elsewhere"
+    known.add(RunConfig(seed=1), total(5.0), "this")
+    assert known.expected(RunConfig()) == known.at_most(RunConfig()) == 5.0
+
+
 def test_another_detector_is_wider_than_another_attack():
     known = Estimates()
     known.add(RunConfig(**(NAB | {"detector": {"name": "oracle"}})), total(5.0))

@@ -19,18 +19,21 @@ class Estimates:
     Args:
         results: finished runs.
         device: ``"cpu"`` or ``"cuda"``; runs on the other one say nothing. None: all count.
+        name: of the processor or GPU; among equally similar runs, those on this one are asked first.
     """
 
-    def __init__(self, results: Iterable[RunResult] = (), device: str | None = None) -> None:
+    def __init__(self, results: Iterable[RunResult] = (), device: str | None = None, name: str | None = None) -> None:
         self._seconds: dict[tuple[object, ...], list[float]] = defaultdict(list)
+        self._name = name
         for result in results:
             if device in (None, result.device["type"]):
-                self.add(result.config, result.seconds)
+                self.add(result.config, result.seconds, result.device["name"])
 
-    def add(self, config: RunConfig, seconds: Mapping[str, float]) -> None:
-        """Count a finished run, given its result's ``seconds``."""
+    def add(self, config: RunConfig, seconds: Mapping[str, float], name: str | None = None) -> None:
+        """Count a finished run, given its result's ``seconds`` and on what it ran; by default, as the next will."""
         for kind in _kinds(config):
-            self._seconds[kind].append(seconds.get("passed", seconds["total"]))
+            for where in {name or self._name, None}:
+                self._seconds[where, kind].append(seconds.get("passed", seconds["total"]))
 
     def expected(self, config: RunConfig) -> float | None:
         """The mean over the most similar finished runs; None if none is similar."""
@@ -42,7 +45,8 @@ class Estimates:
         return max(self._similar(config), default=None)
 
     def _similar(self, config: RunConfig) -> list[float]:
-        return next((self._seconds[kind] for kind in _kinds(config) if kind in self._seconds), [])
+        wanted = [(where, kind) for kind in _kinds(config) for where in (self._name, None)]
+        return next((self._seconds[key] for key in wanted if key in self._seconds), [])
 
 
 def _kinds(config: RunConfig) -> list[tuple[object, ...]]:

@@ -15,6 +15,7 @@ from nab.errors import ConfigError, NabError
 from nab.experiments.config import RunConfig
 from nab.experiments.estimates import Estimates
 from nab.experiments.executors import Executor
+from nab.experiments.result import device_name
 from nab.experiments.run import run
 from nab.experiments.stages import StageCache
 from nab.experiments.store import ResultStore, read_results
@@ -80,7 +81,8 @@ class Grid:
         self.cells = [Cell(config) for config in {config.hash: config for config in configs}.values()]
         self._store = ResultStore(settings.results, settings.profile)
         finished = read_results(self._store.folder) if self._store.folder.exists() else []
-        self.estimates = Estimates(finished, resolve_device(settings.device).type)
+        device = resolve_device(settings.device)
+        self.estimates = Estimates(finished, device.type, device_name(device))
         results = {result.hash: result for result in finished}
         for cell in self.cells:
             # Where a name does not fix the images, `run` compares them with those of the stored result.

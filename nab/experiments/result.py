@@ -91,17 +91,19 @@ def now() -> str:
 
 def describe_device(runtime: Runtime) -> dict[str, Any]:
     """Name, threads and precision of what computes."""
-    is_cuda = runtime.device.type == "cuda"
     return {
         "type": runtime.device.type,
-        "name": torch.cuda.get_device_name(runtime.device) if is_cuda else _processor(),
+        "name": device_name(runtime.device),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "precision": str(runtime.precision).removeprefix("torch."),
     }
 
 
-def _processor() -> str:
+def device_name(device: torch.device) -> str:
+    """The model of the GPU or processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
