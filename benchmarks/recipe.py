@@ -1,8 +1,9 @@
 """Does the quick recipe do what the paper's does? On the same part of CIFAR-10, with and without NAB; and a profile's.
 
-    python benchmarks/recipe.py --data-root DIR
+    python benchmarks/recipe.py --data-root DIR [--recipe quick] [--seeds 3]
 
-Runs that were finished before are read back, from the folder of results that the book is made from.
+A recipe that takes an hour a run may have fewer seeds than another: the program is then called for each. Runs that were
+finished before are read back, from the folder of results that the book is made from.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ METRICS = {
 }
 
 
+RECIPES = ("paper", "quick", "profile")
+
+
 def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__, repeats=1)
     options.add_argument("--data-root")
@@ -30,18 +34,19 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--attack", default="badnets")
     options.add_argument("--seeds", type=int, default=1)
     options.add_argument("--defense", nargs="+", default=["none", "nab"])
+    options.add_argument("--recipe", nargs="+", choices=RECIPES, default=list(RECIPES), help="some of them")
     options.add_argument("--runs", type=Path, default=Path("results"))
     given, _ = parse(options, arguments)
     profile = load_profile(given.profile)
-    recipes = {"the paper's": "paper", "quick": "quick", f"the {profile.name} profile's": profile.run["recipe"]}
+    names = {"paper": "the paper's", "quick": "quick", "profile": f"the {profile.name} profile's"}
     measurements = []
     for defense in given.defense:
-        for name, recipe in recipes.items():
+        for recipe in given.recipe:
             runs = [
                 profile.run_one(
                     attack=given.attack,
                     defense=defense,
-                    recipe=recipe,
+                    recipe=profile.run["recipe"] if recipe == "profile" else recipe,
                     seed=seed,
                     results=given.runs,
                     data_root=given.data_root,
@@ -52,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
             config = runs[0].config
             settings = {
                 "defense": defense,
-                "recipe": name,
+                "recipe": names[recipe],
                 "epochs": config.recipe.epochs,
                 "batch_size": config.recipe.batch_size,
                 "profile": profile.name,
@@ -63,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
                 "seeds": given.seeds,
                 "runs": [run.hash for run in runs],
             }
-            what = f"{defense}, {name}"
+            what = f"{defense}, {names[recipe]}"
             measurements.append(
                 keep(given.results, "recipe", what, settings=settings, measured=_measured(runs), run=runs[-1])
             )
