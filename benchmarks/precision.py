@@ -16,7 +16,7 @@ from rich.console import Console
 
 from nab.experiments import load_profile, run
 from nab.report.benchmarks import settings_and_figures
-from nab.training import Runtime
+from nab.training import RECIPES, Runtime
 
 METRICS = ("clean_accuracy", "attack_success_rate")
 
@@ -25,8 +25,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__, repeats=1)
     options.add_argument("--data-root")
     options.add_argument("--profile", default="laptop", help="whose settings the runs have, unless told otherwise")
+    options.add_argument("--recipe", choices=RECIPES, default="quick", help="but for precision and epochs")
     options.add_argument("--train-size", type=int, default=10000)
-    options.add_argument("--epochs", type=int, default=10)
+    options.add_argument("--epochs", type=int, default=8)
     options.add_argument("--seeds", type=int, default=5)
     options.add_argument("--runs", type=Path, default=Path(tempfile.gettempdir()) / "nab-precision")
     given, device = parse(options, arguments)
@@ -36,6 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
         measured: dict[str, list[float]] = {name: [] for name in (*METRICS, "images_per_second")}
         for seed in range(given.seed, given.seed + given.seeds):
             config = profile.config(
+                recipe=given.recipe,
                 **{"recipe.precision": precision, "recipe.epochs": given.epochs},
                 train_size=given.train_size,
                 seed=seed,
@@ -54,6 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
             "model": config.model,
             "width": config.width,
             "train_images": given.train_size,
+            "recipe": given.recipe,
             "epochs": given.epochs,
             "seeds": given.seeds,
         }
