@@ -84,14 +84,17 @@ class Muon:
         self._rest.step()
         rate = self.param_groups[0]["lr"] * self._ratio
         for layers, momenta in zip(self._layers, self._momenta, strict=True):
-            gradients = [p.grad for p in layers if p.grad is not None]
-            torch._foreach_mul_(momenta, self._momentum)
-            torch._foreach_add_(momenta, gradients)
-            ahead = torch._foreach_add(gradients, momenta, alpha=self._momentum)
-            updates = orthogonalised(torch.stack([u.flatten(1) for u in ahead]), self._precision)
+            ahead = [self._look_ahead(*pair) for pair in zip(layers, momenta, strict=True)]
+            updates = orthogonalised(torch.stack(ahead), self._precision)
             for layer, update in zip(layers, updates, strict=True):
                 layer.mul_(math.sqrt(len(layer)) / layer.norm())
                 layer.sub_(update.view(layer.shape) * rate)
+
+    def _look_ahead(self, layer: nn.Parameter, momentum: Tensor) -> Tensor:
+        """Nesterov's momentum as a matrix, after the layer's gradient was added to ``momentum``."""
+        assert layer.grad is not None
+        momentum.mul_(self._momentum).add_(layer.grad)
+        return layer.grad.add(momentum, alpha=self._momentum).flatten(1)
 
 
 def orthogonalised(matrices: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
