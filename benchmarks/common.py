@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.table import Table
 
 from nab.data import Dataset, load
-from nab.experiments import RunResult
 from nab.experiments.result import describe_commit, describe_device, describe_versions, now
 from nab.files import write_atomically
 from nab.report.benchmarks import Measurement
@@ -88,19 +87,11 @@ def keep(
     *,
     settings: dict[str, Any],
     measured: dict[str, Any],
-    runtime: Runtime | None = None,
-    run: RunResult | None = None,
+    runtime: Runtime,
 ) -> Measurement:
-    """Write one measurement, in place of an earlier one with the same settings on the same machine.
-
-    Made here and now with ``runtime``, or where, when and with what a stored ``run`` was.
-    """
-    if run is not None:
-        made: dict[str, Any] = {name: getattr(run, name) for name in ("device", "versions", "commit", "finished")}
-    else:
-        assert runtime is not None
-        made = {"device": describe_device(runtime), "versions": describe_versions()}
-        made |= {"commit": describe_commit(), "finished": now()}
+    """Write one measurement, in place of an earlier one with the same settings on the same machine."""
+    made: dict[str, Any] = {"device": describe_device(runtime), "versions": describe_versions()}
+    made |= {"commit": describe_commit(), "finished": now()}
     measurement = Measurement(benchmark=benchmark, what=what, settings=settings, measured=measured, **made)
     name = "-".join([_machine(measurement.device), what, *(f"{key}-{value}" for key, value in _key(settings))])
     path = results / benchmark / f"{_slug(name)}.json"

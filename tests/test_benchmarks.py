@@ -225,6 +225,18 @@ def test_detector_times_stand_in_a_row_by_the_number_of_samples() -> None:
     assert table.loc["spectre", ["200", "1,000"]].tolist() == ["4.0", ""]
 
 
+def test_recipes_are_compared_by_finished_runs_and_timed_in_turn(run: Run, tmp_path: Path, capsys: Any) -> None:
+    options = ["--profile", "smoke", "--defense", "none", "--runs", str(tmp_path / "runs"), "--timed-images", "64"]
+    options += ["--repeats", "2", "--recipe"]
+    (trained,) = run("recipe", *options, "profile")
+    (read,) = run("recipe", *options, "profile", "quick", "--stored", "--seeds", "3")
+    assert "no finished run with none, quick" in capsys.readouterr().out
+    assert read.settings == trained.settings | {"seeds": 1}
+    assert read.measured["ACC"] == pytest.approx(trained.measured["ACC"], abs=1e-3)
+    assert len(read.measured["seconds of training"]) == 2
+    assert min(read.measured["seconds of training"]) > 0
+
+
 def test_sharing_table_compares_with_one_alone_of_the_same_repetition() -> None:
     rates = {"alone": [10.0, 20.0], "processes": [15.0, 40.0], "stack": [5.0, 10.0]}
     settings = {"model": "resnet18", "width": 16, "batch_size": 64, "models": 2}
