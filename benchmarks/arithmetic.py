@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nab.models import build_model
 from nab.training import Recipe, Runtime
+from nab.training.memory import keep_freed_memory
 
 MODEL = "resnet18"
 SIZES = {"cpu": (256, 512, 1024, 2048), "cuda": (2048, 4096, 8192, 16384)}
@@ -97,6 +98,8 @@ def measure(
     dataset = images_of("noise", max(2, round(wanted / batch_size)) * batch_size, given.seed)
     recipe = Recipe(epochs=3, batch_size=batch_size, precision=precision)
     flops = flops_per_image(width)
+    if device.type == "cpu":
+        keep_freed_memory()  # as training does, so that all repetitions are alike
     seconds: list[float] = []
     rates: list[dict[str, float]] = []
     for _ in range(given.repeats):

@@ -29,7 +29,7 @@ METRICS = {
     "attack_success_rate": "ASR",
     "detection_accuracy": "suspects right",
 }
-RECIPES = ("paper", "quick", "profile")
+CHOICES = ("paper", "quick", "profile")
 TIMED_EPOCHS = 3
 """The first of them is not counted."""
 
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--attack", default="badnets")
     options.add_argument("--seeds", type=int, default=1)
     options.add_argument("--defense", nargs="+", default=["none", "nab"])
-    options.add_argument("--recipe", nargs="+", choices=RECIPES, default=list(RECIPES), help="some of them")
+    options.add_argument("--recipe", nargs="+", choices=CHOICES, default=list(CHOICES), help="some of them")
     options.add_argument("--runs", type=Path, default=Path("results"))
     options.add_argument("--stored", action="store_true", help="finished runs only, fewer seeds if there are fewer")
     options.add_argument("--timed-images", type=int, default=2560, help="per epoch whose seconds are taken")

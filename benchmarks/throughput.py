@@ -75,8 +75,6 @@ def measure_training(
             )
             for workers in given.workers
         }
-        for side in plain.values():
-            side.turn()  # starts its workers and lays out its memory
         for _ in range(given.repeats):
             for name, own in ours.items():
                 found = epoch_seconds(dataset, own, model=MODEL, width=width, seed=given.seed, device=device)

@@ -17,8 +17,8 @@ ADDED_LATER = "added later"
 def later(default: Any) -> Any:
     """The default of a dataclass's field that was added after outputs had been kept.
 
-    It must mean what was done before: `describe` leaves the field out where it has this value, so that what was kept is
-    still found.
+    It must mean what was done before, and never change: `describe` leaves the field out where it has this value, so
+    that what was kept is still found.
     """
     return dataclasses.field(default=default, metadata={ADDED_LATER: True})
 
@@ -42,12 +42,8 @@ def describe(value: Any) -> Any:
     if isinstance(digest := getattr(value, "digest", None), str):
         return f"{type(value).__name__} {digest}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        unsaid = {
-            f.name for f in dataclasses.fields(value) if ADDED_LATER in f.metadata and fields[f.name] == f.default
-        }
-        said = {name: describe(inner) for name, inner in fields.items() if name not in unsaid}
-        return {"is": type(value).__name__} | said
+        fields = {field.name: describe(getattr(value, field.name)) for field in _said(value)}
+        return {"is": type(value).__name__} | fields
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise TypeError(f"expected a mapping whose keys are strings, got {list(value)}")
@@ -59,9 +55,10 @@ def describe(value: Any) -> Any:
 
 def _said(value: Any) -> list[dataclasses.Field[Any]]:
     """The fields that were there from the start, and later ones that have another value than their default."""
-    fields = dataclasses.fields(value)
     return [
-        field for field in fields if ADDED_LATER not in field.metadata or getattr(value, field.name) != field.default
+        field
+        for field in dataclasses.fields(value)
+        if ADDED_LATER not in field.metadata or getattr(value, field.name) != field.default
     ]
 
 

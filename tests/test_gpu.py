@@ -90,8 +90,9 @@ def test_recorded_updates_are_the_launched_ones(make_hook, few_digits, monkeypat
         torch.testing.assert_close(recorder.history(), other.history(), rtol=0.05, atol=0.05)
 
 
-def test_recorded_updates_by_orthogonal_momentum_are_the_launched_ones(few_digits, monkeypatch, caplog) -> None:
-    recipe = dataclasses.replace(GRAPHS, optimizer="muon")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_recorded_updates_by_muon_are_the_launched_ones(precision, few_digits, monkeypatch, caplog) -> None:
+    recipe = dataclasses.replace(GRAPHS, optimizer="muon", precision=precision)
     (graphs, _), (launched, _) = both_ways(few_digits, recipe, plain_hook, monkeypatch)
     assert "no CUDA graph" not in caplog.text
     for one, two in zip(graphs.curve, launched.curve, strict=True):

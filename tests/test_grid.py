@@ -80,7 +80,7 @@ class Plan(Executor):
         self.started.append((self.time.now, seed))
         planned = self.outcomes.get(seed, [])
         seconds = self.seconds(seed)
-        outcome = planned.pop(0) if planned else ("done", ({"clean_accuracy": float(seed)}, {"total": seconds}))
+        outcome = planned.pop(0) if planned else ("done", ({"clean_accuracy": float(seed)}, {"total": seconds}, "this"))
         future = Planned(self.time.now + seconds, outcome)
         if isinstance(outcome, BrokenExecutor):
             future.finish = lambda: self._break(future, outcome)  # type: ignore[method-assign]
@@ -455,7 +455,8 @@ def test_a_worker_makes_the_run_that_was_asked_for(how, monkeypatch):
         "nab.experiments.grid.run", lambda config, **options: seen.append((config, options)) or result_of(config)
     )
     answer = work(RunConfig(seed=4), dataclasses.replace(how, data_root="here"))
-    assert answer == ("done", (result_of(RunConfig()).metrics, result_of(RunConfig()).seconds))
+    made = result_of(RunConfig())
+    assert answer == ("done", (made.metrics, made.seconds, made.device["name"]))
     ((config, options),) = seen
     assert config.seed == 4
     keeper = options.pop("keeper")
@@ -472,7 +473,7 @@ def work(config, settings):
         log.write(f"{config.seed} {os.environ['OMP_NUM_THREADS']}\\n")
     if config.seed == 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    return "done", ({}, {"total": 0.1})
+    return "done", ({}, {"total": 0.1}, "this")
 """
 
 

@@ -8,20 +8,27 @@ import pytest
 import torch
 from torch import nn
 
-from nab.digest import describe
+from nab.detection import FCT, LGA
+from nab.digest import describe, digest
+from nab.errors import NabError
 from nab.models import build_model
+from nab.pseudolabels import VD
 from nab.training import Recipe
-from nab.training.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonalised
+from nab.training.muon import COEFFICIENTS, NEWTON_SCHULZ_STEPS, Muon, orthogonalised
 
 
 def noise(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
+def test_the_coefficients_are_the_sources():
+    assert COEFFICIENTS == (3.4445, -4.7750, 2.0315)
+
+
 def lifted(values: torch.Tensor) -> torch.Tensor:
     """What the iteration makes of singular values: an odd polynomial of degree five, several times."""
     a, b, c = COEFFICIENTS
-    for _ in range(ITERATIONS):
+    for _ in range(NEWTON_SCHULZ_STEPS):
         values = a * values + b * values**3 + c * values**5
     return values
 
@@ -52,7 +59,7 @@ def test_products_in_bfloat16_are_nearly_those_in_float32():
 def make_muon(*parameters: nn.Parameter, **changes) -> Muon:
     """Of these and of a classifier, which every network has."""
     parameters = (*parameters, nn.Parameter(torch.zeros(1)))
-    settings = {"lr": 0.2, "highest_lr": 0.2, "filter_lr": 0.05, "momentum": 0.9, "weight_decay": 0.1, "nesterov": True}
+    settings = {"lr": 0.2, "max_lr": 0.2, "filter_lr": 0.05, "momentum": 0.9, "weight_decay": 0.1, "nesterov": True}
     return Muon(parameters, **(settings | changes), precision=torch.float32)
 
 
@@ -70,16 +77,35 @@ def test_an_update_turns_filters_of_a_constant_norm():
         torch.testing.assert_close(filters.detach().flatten(1), expected)
 
 
-def test_layers_of_one_shape_do_not_mix():
-    together = [nn.Parameter(noise(3, 4, 2, 3, 3)[k].clone()) for k in range(3)]
+@pytest.mark.parametrize("shape", [(4, 2, 3, 3), (8, 3, 1, 1)], ids=["wide", "tall"])
+def test_layers_of_one_shape_do_not_mix(shape):
+    together = [nn.Parameter(filters.clone()) for filters in noise(3, *shape)]
     alone = [nn.Parameter(p.detach().clone()) for p in together]
     muons = [make_muon(*together), *(make_muon(p) for p in alone)]
-    for k, (one, other) in enumerate(zip(together, alone, strict=True)):
-        one.grad, other.grad = noise(4, 2, 3, 3) * (k + 1), noise(4, 2, 3, 3) * (k + 1)
-    for muon in muons:
-        muon.step()
+    for gradients in noise(2, 3, *shape):
+        for one, other, gradient in zip(together, alone, gradients, strict=True):
+            one.grad, other.grad = gradient.clone(), gradient.clone()
+        for muon in muons:
+            muon.step()
     for one, other in zip(together, alone, strict=True):
         torch.testing.assert_close(one, other)
+    assert not torch.allclose(together[0], together[1])
+
+
+def test_more_filters_than_inputs_are_orthogonalised_the_other_way_round():
+    filters = nn.Parameter(noise(8, 3, 1, 1))
+    start = filters.detach().flatten(1) * math.sqrt(8) / filters.detach().norm()
+    muon = make_muon(filters)
+    filters.grad = noise(8, 3, 1, 1)
+    muon.step()
+    expected = start - 0.05 * orthogonalised(noise(8, 3).T[None])[0].T
+    torch.testing.assert_close(filters.detach().flatten(1), expected)
+
+
+def test_filters_without_a_gradient_are_an_error_that_says_so():
+    muon = make_muon(nn.Parameter(noise(4, 2, 3, 3)))
+    with pytest.raises(NabError, match=r"filters of shape \(4, 2, 3, 3\) got no gradient"):
+        muon.step()
 
 
 def test_everything_else_is_updated_by_gradient_descent():
@@ -123,7 +149,14 @@ def test_the_rate_of_filters_matters_to_muon_alone():
     assert Recipe(optimizer="muon", filter_lr=0.5).effective() != Recipe(optimizer="muon")
 
 
+@pytest.mark.parametrize("method", [LGA(), FCT(), VD()], ids=lambda method: type(method).__name__)
+def test_networks_of_detectors_and_labelers_are_trained_as_their_sources_say(method):
+    muon = Recipe(optimizer="muon", filter_lr=0.5)
+    assert method.recipe(muon).effective() == method.recipe(Recipe()).effective()
+
+
 def test_what_was_kept_before_muon_came_is_still_found():
+    """The digest that the paper's recipe had then."""
+    assert digest(Recipe().effective()) == "f9ddcb257766c3d3970d7825087b91ba"
     fields = set(describe(Recipe()))
-    assert fields.isdisjoint({"optimizer", "filter_lr"})
     assert set(describe(Recipe(optimizer="muon", filter_lr=0.5))) == fields | {"optimizer", "filter_lr"}

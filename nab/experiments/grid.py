@@ -22,6 +22,7 @@ from nab.experiments.store import ResultStore, read_results
 from nab.files import write_whole
 from nab.progress import silence
 from nab.training import resolve_device
+from nab.training.memory import release_freed_memory
 
 ATTEMPTS = 2
 """How often a run is started whose worker died; it may have been another run's fault."""
@@ -193,8 +194,8 @@ class Grid:
                 cause = getattr(error, "cause", None) or error
                 cell.state, told = "failed", f"{type(cause).__name__}: {cause}"
             if cell.state == "done":
-                cell.metrics, seconds = told
-                self.estimates.add(cell.config, seconds)
+                cell.metrics, seconds, device = told
+                self.estimates.add(cell.config, seconds, device)
             else:
                 cell.message = " ".join(str(told).split())
                 if is_broken and cell.attempts < ATTEMPTS:
@@ -205,7 +206,7 @@ class Grid:
 
 
 def work(config: RunConfig, settings: Settings) -> tuple[str, Any]:
-    """One run, in a worker: ``("done", (metrics, seconds))``, or ``("failed", why)``."""
+    """One run, in a worker: ``("done", (metrics, seconds, device))``, or ``("failed", why)``."""
     import torch
 
     silence()
@@ -223,7 +224,9 @@ def work(config: RunConfig, settings: Settings) -> tuple[str, Any]:
         return "failed", str(error)
     except Exception as error:  # the grid goes on; what happened is written down
         return "failed", _report(error, config, settings)
-    return "done", (result.metrics, result.seconds)
+    finally:
+        release_freed_memory()  # the worker may wait, or the next run be a small one
+    return "done", (result.metrics, result.seconds, result.device["name"])
 
 
 def _report(error: Exception, config: RunConfig, settings: Settings) -> str:

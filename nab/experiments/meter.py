@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from nab.training.memory import release_freed_memory
+
 _RESET_PEAK = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 _POWERCAP = Path("/sys/class/powercap")
@@ -22,6 +24,7 @@ class Meter:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        release_freed_memory()  # what earlier work left is not of this one
         with contextlib.suppress(OSError):
             _RESET_PEAK.write_text("5")  # the kernel's word for: forget the peak so far
         if device.type == "cuda":

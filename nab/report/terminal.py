@@ -92,7 +92,10 @@ def registries() -> dict[str, dict[str, tuple[str, str]]]:
         for kind, registry in kinds.items()
     }
     listed["recipes"] = {
-        name: (f"{r.epochs} epochs, batches of {r.batch_size}, lr {r.lr:g}, {r.schedule}", "nab/training/recipe.py")
+        name: (
+            f"{r.epochs} epochs, batches of {r.batch_size}, {r.optimizer}, lr {r.lr:g}, {r.schedule}",
+            "nab/training/recipe.py",
+        )
         for name, r in RECIPES.items()
     }
     listed["profiles"] = {

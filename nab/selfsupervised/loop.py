@@ -33,8 +33,9 @@ def train_on_views(
     Args:
         images: uint8, N x C x H x W.
         predictor: fresh; left in evaluation mode.
-        recipe: epochs, batches, SGD and normalisation. What does not fill a batch is left out of its epoch, for the
-            losses depend on how many samples are compared; a set smaller than a batch is one batch.
+        recipe: epochs, batches, SGD (whatever its optimizer) and normalisation. What does not fill a batch is left out
+            of its epoch, for the losses depend on how many samples are compared; a set smaller than a batch is one
+            batch.
         head: features (B x D) to embeddings (B x E), on the predictor's device; trained along and then of no use.
         loss: of two views.
         views: how they are drawn.

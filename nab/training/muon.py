@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrix is made orthogonal before it updates a layer's filters.
+"""Muon: momentum that is orthogonalised before it updates a layer's filters.
 
 Source: Jordan, Jin, Boza, You, Cesista, Newhouse and Bernstein, "Muon: An optimizer for hidden layers in neural
 networks", 2024, https://kellerjordan.github.io/posts/muon. Filters of constant norm are as in the authors' records for
@@ -15,25 +15,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nab.errors import NabError
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the source's quintic: chosen to lift small singular values fast, not to end at exactly 1."""
 
-ITERATIONS = 3
+NEWTON_SCHULZ_STEPS = 3
 """As the source has it for CIFAR-10; five, its number elsewhere, come closer to 1 and cost more."""
 
 
 class Muon:
-    """Orthogonal updates for the filters of convolutions, stochastic gradient descent for everything else.
+    """Orthogonalised momentum for the filters of convolutions, stochastic gradient descent for everything else.
 
     A layer's filters are the rows of a matrix, as many as outputs. Of its momentum ``M = U S V^T`` (singular values)
-    ``U V^T`` is taken, approximately, so that rare directions are learned as fast as common ones. Filters that batch
-    normalisation follows may have any norm; theirs is kept at the root of their number, and one update turns them by
-    about ``filter_lr``.
+    nearly ``U V^T`` is taken, so that rare directions are learned about as fast as common ones. Filters that batch
+    normalisation follows may have any norm; before each update theirs is set to the root of their number, so that the
+    update turns them by up to about ``filter_lr``.
 
     Args:
         parameters: those with four dimensions are filters.
         lr: of everything else, now; a scalar Tensor if it is to be read anew by a recorded update.
-        highest_lr: what ``lr`` is at most; filters have the same share of ``filter_lr`` as ``lr`` is of this.
+        max_lr: what ``lr`` is at most; filters have the same share of ``filter_lr`` as ``lr`` is of this.
         filter_lr: the highest rate of filters.
         momentum: of both.
         weight_decay: of everything else.
@@ -46,7 +48,7 @@ class Muon:
         parameters: Iterable[nn.Parameter],
         *,
         lr: float | Tensor,
-        highest_lr: float,
+        max_lr: float,
         filter_lr: float,
         momentum: float,
         weight_decay: float,
@@ -59,7 +61,7 @@ class Muon:
         self._layers = [list(group) for _, group in itertools.groupby(filters, _shape)]
         self._momenta = [[torch.zeros_like(p) for p in layers] for layers in self._layers]
         self._momentum, self._precision = momentum, precision
-        self._ratio = filter_lr / highest_lr
+        self._ratio = filter_lr / max_lr
         self._rest = torch.optim.SGD(
             [p for p in everything if p.ndim != 4],
             lr=lr,
@@ -77,7 +79,7 @@ class Muon:
     def zero_grad(self, set_to_none: bool = True) -> None:
         self._rest.zero_grad(set_to_none=set_to_none)
         for layer in itertools.chain.from_iterable(self._layers):
-            layer.grad = None
+            layer.grad = None  # whatever is asked for: the buffers would be of no use
 
     @torch.no_grad()
     def step(self) -> None:
@@ -92,7 +94,8 @@ class Muon:
 
     def _look_ahead(self, layer: nn.Parameter, momentum: Tensor) -> Tensor:
         """Nesterov's momentum as a matrix, after the layer's gradient was added to ``momentum``."""
-        assert layer.grad is not None
+        if layer.grad is None:
+            raise NabError(f"filters of shape {tuple(layer.shape)} got no gradient; 'sgd' would leave them as they are")
         momentum.mul_(self._momentum).add_(layer.grad)
         return layer.grad.add(momentum, alpha=self._momentum).flatten(1)
 
@@ -114,7 +117,7 @@ def orthogonalised(matrices: Tensor, precision: torch.dtype = torch.float32) -> 
     norms = torch.linalg.matrix_norm(matrices, keepdim=True)  # Frobenius, so no singular value is above 1
     x = (matrices / (norms + 1e-7)).to(precision)
     a, b, c = COEFFICIENTS
-    for _ in range(ITERATIONS):
+    for _ in range(NEWTON_SCHULZ_STEPS):
         products = x @ x.mT
         x = a * x + (b * products + c * products @ products) @ x
     return x.float()

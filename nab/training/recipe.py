@@ -37,9 +37,9 @@ class Recipe:
     Attributes:
         epochs: passes over the training set.
         batch_size: samples per step; the last, smaller batch is kept.
-        optimizer: ``"sgd"``; ``"muon"`` is SGD for everything but convolutions, see `nab.training.muon`.
+        optimizer: ``"sgd"``; ``"muon"`` (see `nab.training.muon`) for convolutions, and SGD for the rest.
         lr: the highest learning rate of SGD.
-        filter_lr: the highest rate of convolutions' filters, for ``"muon"``; it rises and falls as ``lr`` does.
+        filter_lr: the highest rate of convolutions' filters, for ``"muon"`` alone; it rises and falls as ``lr`` does.
         momentum: of either.
         nesterov: whether the momentum of SGD looks ahead.
         weight_decay: on all parameters that SGD updates.
@@ -57,7 +57,8 @@ class Recipe:
             centre, so that the authors' 3 cuts 2 x 2 pixels. 0 for none.
         mean: per channel, of images in [0, 1].
         std: likewise.
-        precision: of the network's arithmetic; ``"auto"`` is bfloat16 where the device has it in hardware.
+        precision: of the network's arithmetic and Muon's products; ``"auto"`` is bfloat16 where the device has it in
+            hardware.
 
     Raises:
         ConfigError: a value is out of its range.
@@ -176,5 +177,5 @@ RECIPES: dict[str, Recipe] = {
         crop_padding=2,
     ),
 }
-"""The paper's 100 epochs, and a fifth of their time with what lets a network learn so fast: orthogonal updates of
+"""The paper's 100 epochs, and 18 with what lets a network learn so fast: orthogonal updates of
 filters, one cycle of the learning rate, smoothed labels and smaller crops. `benchmarks/recipe.py` compares them."""

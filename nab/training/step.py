@@ -77,7 +77,7 @@ class Step:
         if recipe.optimizer == "sgd":
             return torch.optim.SGD(parameters, **options, fused=True)
         precision = self._runtime.precision
-        return Muon(parameters, **options, highest_lr=recipe.lr, filter_lr=recipe.filter_lr, precision=precision)
+        return Muon(parameters, **options, max_lr=recipe.lr, filter_lr=recipe.filter_lr, precision=precision)
 
     def _update(self, index: Tensor) -> None:
         images = self._batches.augment(index)

@@ -53,6 +53,8 @@ def train(
 ) -> Trained:
     """Train a fresh network.
 
+    On a processor, the process then keeps memory that it frees: see `nab.training.memory.keep_freed_memory`.
+
     Args:
         dataset: images and the labels to learn.
         recipe: how.
