@@ -10,56 +10,69 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nab.attacks import ATTACKS, Attack, poison, trigger_all
-    from nab.data import Dataset, from_torch, load
-    from nab.defenses import DEFENSES, NAB, REJECTED, Guard
+    from nab.data import DATASETS, Dataset, Normalization, from_torch, load
+    from nab.defenses import DEFENSES, NAB, REFUSED, Defense, Deployed, Guard, defend, find_suspects
+    from nab.defenses.storage import load_deployed, save_deployed
     from nab.detection import DETECTORS, LGA, Detector
     from nab.evaluation import evaluate
     from nab.experiments import RunConfig, RunResult, load_profile, run
+    from nab.needs import Suspicion
     from nab.pseudolabels import LABELERS, VD, Labeler
     from nab.stamp import Stamp
-    from nab.training import Context, Predictor, Recipe, train
+    from nab.training import Predictor, Recipe, Trainer, fit
 
 _HOME = {
     "nab.attacks": ("ATTACKS", "Attack", "poison", "trigger_all"),
-    "nab.data": ("Dataset", "from_torch", "load"),
-    "nab.defenses": ("DEFENSES", "NAB", "REJECTED", "Guard"),
+    "nab.data": ("DATASETS", "Dataset", "Normalization", "from_torch", "load"),
+    "nab.defenses": ("DEFENSES", "NAB", "REFUSED", "Defense", "Deployed", "Guard", "defend", "find_suspects"),
+    "nab.defenses.storage": ("load_deployed", "save_deployed"),
     "nab.detection": ("DETECTORS", "LGA", "Detector"),
     "nab.evaluation": ("evaluate",),
     "nab.experiments": ("RunConfig", "RunResult", "load_profile", "run"),
+    "nab.needs": ("Suspicion",),
     "nab.pseudolabels": ("LABELERS", "VD", "Labeler"),
     "nab.stamp": ("Stamp",),
-    "nab.training": ("Context", "Predictor", "Recipe", "train"),
+    "nab.training": ("Predictor", "Recipe", "Trainer", "fit"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __version__ = "0.1.0"
 __all__ = [
     "ATTACKS",
+    "DATASETS",
     "DEFENSES",
     "DETECTORS",
     "LABELERS",
     "LGA",
     "NAB",
-    "REJECTED",
+    "REFUSED",
     "VD",
     "Attack",
-    "Context",
     "Dataset",
+    "Defense",
+    "Deployed",
     "Detector",
     "Guard",
     "Labeler",
+    "Normalization",
     "Predictor",
     "Recipe",
     "RunConfig",
     "RunResult",
     "Stamp",
+    "Suspicion",
+    "Trainer",
+    "defend",
     "evaluate",
+    "find_suspects",
+    "fit",
     "from_torch",
     "load",
+    "load_deployed",
     "load_profile",
     "poison",
     "run",
-    "train",
+    "save_deployed",
     "trigger_all",
 ]
 

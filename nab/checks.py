@@ -1,4 +1,4 @@
-"""Checks of values that come from outside, each written once. Private code behind them assumes valid input."""
+"""Checks of values that come from outside. Code behind them assumes valid input."""
 
 from __future__ import annotations
 
@@ -42,3 +42,9 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Raise ``ConfigError`` unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ConfigError(f"expected {name} to be one of {', '.join(choices)}, got {value!r}")
+
+
+def check_whole(name: str, value: Any, low: int, high: int) -> None:
+    """Raise ``ConfigError`` unless ``value`` is a whole number from ``low`` to ``high``."""
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ConfigError(f"expected {name} to be a whole number from {low:,} to {high:,}, got {value!r}")

@@ -3,73 +3,143 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
+import sys
+import types
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-ADDED_LATER = "added later"
+SCHEMA = 2
+"""The one version number of whatever is stored: results, stages, deployed networks.
+
+It is raised when the same description comes to mean something else: a method computes other numbers, a default
+changes, a field is renamed. `tests/test_defaults.py` fails when a default changes and this number does not.
+"""
 
 
-def later(default: Any) -> Any:
-    """The default of a dataclass's field that was added after outputs had been kept.
-
-    It must mean what was done before, and never change: `describe` leaves the field out where it has this value, so
-    that what was kept is still found.
-    """
-    return dataclasses.field(default=default, metadata={ADDED_LATER: True})
+class NoSource(TypeError):  # noqa: N818 - reads as what it says: there is no source code
+    """A class or function that cannot be told apart from another one of the same name."""
 
 
 def describe(value: Any) -> Any:
-    """``value`` as JSON says it: tensors and whatever has a ``digest`` by content, dataclasses by name and fields.
+    """``value`` as JSON says it.
+
+    Tensors, and objects with a ``digest`` (str), are described by content. A dataclass is described by its name and by
+    the fields that differ from their defaults, so that a field added later changes no hash.
+
+    A class or function is described by its name. If it is defined outside of this library, of torch and of Python, the
+    whole file that defines it belongs to the description, and the files that define its base classes do too. What these
+    files import from other files does not.
 
     Args:
-        value: None, bool, int, float, str, Tensor, an object with a ``digest`` (str), a dataclass, or a mapping with
-            strings as keys, list or tuple of such.
+        value: None, bool, int, float, str, Tensor, an object with a ``digest``, a dataclass, a class or function at the
+            top of a module, a ``functools.partial``, or a mapping with strings as keys, a list or a tuple of such.
 
     Raises:
+        NoSource: a class or function is a lambda, is defined in a function, or has no file, as in a notebook; or an
+            object can be called.
         TypeError: a value is of another kind, so that two different ones could not be told apart.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} {'x'.join(map(str, value.shape))} {tensor_digest(value)}"
-    if isinstance(value, torch.device | torch.dtype):
-        return str(value)
+    if isinstance(value, type | types.FunctionType):
+        return _name(value)
     if isinstance(digest := getattr(value, "digest", None), str):
         return f"{type(value).__name__} {digest}"
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: describe(getattr(value, field.name)) for field in _said(value)}
-        return {"is": type(value).__name__} | fields
+    if dataclasses.is_dataclass(value):
+        kind: Any = type(value)
+        return {"is": _name(kind)} | {field: describe(inner) for field, inner in changed_fields(value).items()}
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise TypeError(f"expected a mapping whose keys are strings, got {list(value)}")
         return {key: describe(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [describe(inner) for inner in value]
-    raise TypeError(f"expected a value that JSON, its fields or its content can describe, got {type(value).__name__}")
+    if isinstance(value, functools.partial):
+        return {"call": describe(value.func), "with": describe(value.args), "named": describe(value.keywords)}
+    return _described_by_torch(value)
 
 
-def _said(value: Any) -> list[dataclasses.Field[Any]]:
-    """The fields that were there from the start, and later ones that have another value than their default."""
-    return [
-        field
+def changed_fields(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass whose values are not their defaults, by name."""
+    return {
+        field.name: getattr(value, field.name)
         for field in dataclasses.fields(value)
-        if ADDED_LATER not in field.metadata or getattr(value, field.name) != field.default
-    ]
+        if not _is_default(field, getattr(value, field.name))
+    }
+
+
+def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
+    if field.default is not dataclasses.MISSING:
+        return value is field.default or (type(value) is type(field.default) and bool(value == field.default))
+    if field.default_factory is not dataclasses.MISSING and isinstance(value, dict | list | tuple):
+        return bool(value == field.default_factory())
+    return False
+
+
+_NAMED = {"nab", "torch", *sys.stdlib_module_names}
+"""Packages whose classes and functions are described by their names alone."""
+
+
+@functools.cache  # as the code was when it was first asked for: a file may change after it was imported
+def _name(value: type | types.FunctionType) -> str:
+    """The name; for what is not of `_NAMED`, with a hash of the files that define it and its base classes."""
+    name = f"{value.__module__}.{value.__qualname__}"
+    if "<" in value.__qualname__:
+        raise NoSource(f"expected a class or function at the top of a module, got {name}")
+    if _package(value) == "nab":
+        return value.__qualname__  # without the module, which may come to be called otherwise
+    parts = value.__mro__ if isinstance(value, type) else (value,)
+    by_module = {part.__module__: part for part in parts if _package(part) not in _NAMED}
+    return f"{name} {bytes_digest(*map(_source, by_module.values()))}" if by_module else name
+
+
+def _package(value: type | types.FunctionType) -> str:
+    return value.__module__.partition(".")[0]
+
+
+def _source(value: type | types.FunctionType) -> bytes:
+    """The file that defines a class or function."""
+    path = getattr(sys.modules.get(value.__module__), "__file__", None)
+    try:
+        return Path(path or "").read_bytes()
+    except OSError:
+        raise NoSource(f"{value.__module__}.{value.__qualname__} has no file that could be read") from None
+
+
+def _described_by_torch(value: Any) -> str:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        dtype, shape = str(value.dtype).removeprefix("torch."), "x".join(map(str, value.shape))
+        return f"{dtype} {shape} {tensor_digest(value)}"
+    if isinstance(value, torch.device | torch.dtype):
+        return str(value)
+    error = NoSource if callable(value) else TypeError
+    raise error(f"expected a value that JSON, its fields or its content can describe, got {type(value).__name__}")
 
 
 def digest(value: Any) -> str:
     """32 hexadecimal digits that follow from `describe`; the order of a mapping's keys does not matter."""
-    text = json.dumps(describe(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return digest_of_description(describe(value))
+
+
+def digest_of_description(description: Any) -> str:
+    """32 hexadecimal digits of what `describe` returned."""
+    text = json.dumps(description, sort_keys=True, separators=(",", ":"))
+    return bytes_digest(text.encode())
 
 
 def tensor_digest(*tensors: Tensor) -> str:
     """32 hexadecimal digits of the tensors' bytes, in row-major order."""
+    import torch
+
     # Seen as bytes because numpy has no bfloat16.
     return bytes_digest(*(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data for t in tensors))
 

@@ -1,10 +1,10 @@
-"""Errors that are the user's to mend: each message says what was wrong, where, and what to do."""
+"""Errors that the user can mend: each message says what was wrong, where, and what to do."""
 
 from __future__ import annotations
 
 
 class NabError(ValueError):
-    """Base of all errors raised for bad input; the command line prints it as one line and ends with exit code 2."""
+    """Base of all errors for bad input. The command line prints the message as one line and ends with exit code 2."""
 
 
 class ConfigError(NabError):

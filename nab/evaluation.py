@@ -3,110 +3,168 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from nab.attacks import Triggered
 from nab.data import Dataset, GroundTruth
-from nab.training import Predictor
+from nab.defenses.deployed import Answers, Deployed
+from nab.needs import Suspicion
+
+FALSE_POSITIVE_RATE = 0.05
+"""The largest share of clean inputs that may be taken for triggered ones when `input_metrics` counts detections."""
 
 
 def percent(hits: Tensor) -> float:
-    """Share of true values (bool, N) in percent; NaN where there are none to count."""
+    """Share of true values (bool, N) in percent; NaN if N is 0."""
     return 100.0 * hits.sum().item() / len(hits) if len(hits) else math.nan
 
 
-def attack_metrics(clean: Tensor, triggered: Tensor, test: Triggered) -> dict[str, float]:
-    """Accuracy and attack success from predicted labels.
+def attack_metrics(clean: Tensor, triggered: Tensor | None, test: Triggered) -> dict[str, float]:
+    """Accuracy and attack success from answers. A refusal (-1) is neither right nor a success of the attack.
 
     Args:
-        clean: int64, N; predictions on the clean test images.
-        triggered: int64, N; predictions on the same images with the trigger.
-        test: the true and the attacker's labels.
+        clean: int64, N; answers to the clean test images.
+        triggered: int64, N; answers to the same images with the trigger. None if nobody attacked.
+        test: the true labels and the attacker's.
 
     Returns:
-        ``clean_accuracy`` (ACC); ``attack_success_rate`` (ASR) and ``robust_accuracy`` (RA) over images that are not
-        of the target class; ``backdoor_accuracy`` (BA), RA over all images as the authors of NAB report it.
+        ``clean_accuracy`` (ACC); ``attack_success_rate`` (ASR) and ``robust_accuracy`` (RA), both over images that are
+        not of the target class; ``robust_accuracy_all``, RA over all images, which the authors of NAB report as BA.
+        Without an attack, ACC alone.
     """
+    metrics = {"clean_accuracy": percent(clean == test.true_labels)}
+    if triggered is None:
+        return metrics
     eligible = test.is_eligible
     is_right = triggered == test.true_labels
-    return {
-        "clean_accuracy": percent(clean == test.true_labels),
+    return metrics | {
         "attack_success_rate": percent((triggered == test.attack_labels)[eligible]),
         "robust_accuracy": percent(is_right[eligible]),
-        "backdoor_accuracy": percent(is_right),
+        "robust_accuracy_all": percent(is_right),
     }
 
 
-def filter_metrics(
-    clean: Tensor, clean_plain: Tensor, triggered: Tensor, triggered_plain: Tensor, test: Triggered
-) -> dict[str, float]:
-    """NAB's test-data filter, which rejects an image when its predictions with and without the stamp differ.
+def refusal_metrics(clean: Answers, triggered: Answers | None, test: Triggered) -> dict[str, float]:
+    """ACC, ASR and RA after refusal, and how much is refused; nothing for a defense that never refuses.
 
     Args:
-        clean: int64, N; predictions on clean images with the stamp.
-        clean_plain: the same without it.
-        triggered: int64, N; predictions on triggered images with the stamp.
-        triggered_plain: the same without it.
-        test: the true and the attacker's labels.
+        clean: answers to the clean test images.
+        triggered: answers to the same images with the trigger. None if nobody attacked.
+        test: the true labels and the attacker's.
 
     Returns:
-        Over all test images, as the authors count (target class included): ``clean_reject_rate`` (C-REJ),
-        ``backdoor_reject_rate`` (B-REJ), ``prediction_success_rate`` (PSR, clean: right and not rejected),
-        ``defense_success_rate`` (DSR, triggered: right or rejected). And ``filtered_attack_success_rate``: triggered
-        images, target class left out, that are neither rejected nor kept from the attacker's label.
+        the metrics of `attack_metrics` with the suffix ``_after_refusal``, where a refused image is neither right nor a
+        success of the attack (``clean_accuracy_after_refusal`` is the PSR of the authors of NAB);
+        ``clean_refusal_rate`` (their C-REJ); ``triggered_refusal_rate`` (their B-REJ) and ``defense_success_rate``
+        (their DSR: right or refused), both over all triggered images, target class included, as they count.
     """
-    clean_rejected, triggered_rejected = clean != clean_plain, triggered != triggered_plain
-    succeeded = (triggered == test.attack_labels) & ~triggered_rejected
-    return {
-        "clean_reject_rate": percent(clean_rejected),
-        "backdoor_reject_rate": percent(triggered_rejected),
-        "prediction_success_rate": percent((clean == test.true_labels) & ~clean_rejected),
-        "defense_success_rate": percent((triggered == test.true_labels) | triggered_rejected),
-        "filtered_attack_success_rate": percent(succeeded[test.is_eligible]),
+    if clean.is_refused is None:
+        return {}
+    attacked = None if triggered is None else triggered.accepted
+    after = attack_metrics(clean.accepted, attacked, test)
+    metrics = {f"{name}_after_refusal": value for name, value in after.items()}
+    metrics["clean_refusal_rate"] = percent(clean.is_refused)
+    if triggered is None or triggered.is_refused is None:
+        return metrics
+    return metrics | {
+        "triggered_refusal_rate": percent(triggered.is_refused),
+        "defense_success_rate": percent((triggered.labels == test.true_labels) | triggered.is_refused),
     }
 
 
-def evaluate(predictor: Predictor, test: Dataset, triggered: Triggered) -> dict[str, float]:
-    """All metrics of a predictor; for one that stamps its input also those of the bare network and of the filter.
+def input_metrics(clean: Answers, triggered: Answers | None, test: Triggered) -> dict[str, float]:
+    """How well the scores tell triggered images from clean ones; nothing without scores or without an attack.
 
-    Those of the bare network have the suffix ``_unstamped``.
+    Args:
+        clean: answers to the clean test images, the negatives.
+        triggered: answers to the same images with the trigger; those that are not of the target class are the
+            positives.
+        test: the true labels and the attacker's.
+
+    Returns:
+        ``input_auroc``; ``input_detection_rate``, the share of positives above the lowest threshold that at most 5 % of
+        the negatives exceed (TPR at 5 % FPR).
     """
-    clean, attacked = predictor.predict(test.images), predictor.predict(triggered.images)
-    metrics = attack_metrics(clean, attacked, triggered)
-    if predictor.stamp is None:
-        return metrics
-    bare = predictor.with_stamp(None)
-    clean_plain, attacked_plain = bare.predict(test.images), bare.predict(triggered.images)
-    plain = attack_metrics(clean_plain, attacked_plain, triggered)
-    metrics |= {f"{name}_unstamped": value for name, value in plain.items()}
-    return metrics | filter_metrics(clean, clean_plain, attacked, attacked_plain, triggered)
+    if clean.scores is None or triggered is None or triggered.scores is None:
+        return {}
+    positives = triggered.scores[test.is_eligible]
+    scores = torch.cat([positives, clean.scores])
+    is_positive = torch.arange(len(scores)) < len(positives)
+    allowed = int(FALSE_POSITIVE_RATE * len(clean.scores) + 1e-9)
+    threshold = clean.scores.sort(descending=True).values[allowed]
+    return {"input_auroc": auroc(scores, is_positive), "input_detection_rate": percent(positives > threshold)}
 
 
-def detection_metrics(scores: Tensor, is_suspect: Tensor, truth: GroundTruth) -> dict[str, float]:
+def answer_metrics(deployed: Deployed, clean: Answers, triggered: Answers | None, test: Triggered) -> dict[str, float]:
+    """ACC, ASR and RA as deployed, and of every variant, whose name is the suffix. Arguments as in `refusal_metrics`.
+
+    If `Deployed.refuses`, a refusal is the answer; else refusals are advice, and labels are counted without them.
+    """
+
+    def answered(answers: Answers) -> Tensor:
+        return answers.accepted if deployed.refuses else answers.labels
+
+    metrics = attack_metrics(answered(clean), None if triggered is None else answered(triggered), test)
+    for name, labels in clean.variants.items():
+        other = attack_metrics(labels, None if triggered is None else triggered.variants[name], test)
+        metrics |= {f"{metric}_{name}": value for metric, value in other.items()}
+    return metrics
+
+
+def evaluate(deployed: Deployed, test: Dataset, triggered: Triggered, *, is_attacked: bool = True) -> dict[str, float]:
+    """All metrics of a deployed defense.
+
+    Args:
+        deployed: what answers.
+        test: the test set.
+        triggered: the same images with the trigger, and the attacker's labels.
+        is_attacked: whether anybody attacked. If not, only metrics of clean images are measured.
+    """
+    clean = deployed.answer(test.images)
+    attacked = deployed.answer(triggered.images) if is_attacked else None
+    return (
+        answer_metrics(deployed, clean, attacked, triggered)
+        | refusal_metrics(clean, attacked, triggered)
+        | input_metrics(clean, attacked, triggered)
+    )
+
+
+def detection_metrics(suspicion: Suspicion, truth: GroundTruth) -> dict[str, float]:
     """How good the suspects are.
 
     Args:
-        scores: float, N; higher = more suspicious.
-        is_suspect: bool, N.
-        truth: whose poisoned samples count as positives, those of the target class included, as the authors of NAB
-            count.
+        suspicion: suspects and scores.
+        truth: which samples are poisoned. Those of the target class are positives too, as the authors of NAB count.
 
     Returns:
-        ``detection_accuracy`` (share of suspects that are poisoned), ``detection_recall`` (share of poisoned samples
-        that are suspects), ``detection_auroc``.
+        ``suspect_count``; ``detection_precision``, the share of suspects that are poisoned (the authors' detection
+        accuracy); ``detection_recall``, the share of poisoned samples that are suspects; ``detection_auroc``. Without
+        an attack, the count alone.
     """
-    return {
-        "detection_accuracy": percent(truth.is_poisoned[is_suspect]),
+    is_suspect = suspicion.is_suspect
+    counted = {"suspect_count": float(is_suspect.sum())}
+    if not truth.is_poisoned.any():
+        return counted
+    return counted | {
+        "detection_precision": percent(truth.is_poisoned[is_suspect]),
         "detection_recall": percent(is_suspect[truth.is_poisoned]),
-        "detection_auroc": auroc(scores, truth.is_poisoned),
+        "detection_auroc": auroc(suspicion.scores, truth.is_poisoned),
     }
 
 
 def auroc(scores: Tensor, positives: Tensor) -> float:
-    """Probability, in percent, that a random positive scores higher than a random negative; ties count half, so do two
-    scores of minus infinity."""
+    """Probability, in percent, that a random positive scores higher than a random negative; ties count half.
+
+    Args:
+        scores: float, N; minus infinity is allowed.
+        positives: bool, N.
+
+    Returns:
+        NaN if all samples are positives, or none is.
+    """
     from sklearn.metrics import roc_auc_score
 
     if positives.all() or not positives.any():
@@ -115,43 +173,69 @@ def auroc(scores: Tensor, positives: Tensor) -> float:
     return 100.0 * float(roc_auc_score(positives.numpy(), ranks.numpy()))
 
 
-def pseudo_label_metrics(
-    pseudo_labels: Tensor, is_suspect: Tensor, is_stamped: Tensor, truth: GroundTruth
-) -> dict[str, float]:
-    """How good the pseudo labels (int64, N) are: on the suspects, on all samples, on those that got the stamp."""
-    is_right = pseudo_labels == truth.true_labels
+def pseudo_label_metrics(suspicion: Suspicion, truth: GroundTruth) -> dict[str, float]:
+    """``pseudo_label_accuracy``, the share of suspects whose pseudo label is their true label, and
+    ``pseudo_label_accuracy_all``, the share of all samples; nothing without pseudo labels."""
+    if suspicion.pseudo_labels is None:
+        return {}
+    is_right = suspicion.pseudo_labels == truth.true_labels
     return {
-        "pseudo_label_accuracy": percent(is_right[is_suspect]),
+        "pseudo_label_accuracy": percent(is_right[suspicion.is_suspect]),
         "pseudo_label_accuracy_all": percent(is_right),
-        "pseudo_label_accuracy_stamped": percent(is_right[is_stamped]),
-        "suspect_count": float(is_suspect.sum()),
-        "stamped_count": float(is_stamped.sum()),
     }
 
 
-def defense_effectiveness(undefended: dict[str, float], defended: dict[str, float]) -> float:
+def stamp_metrics(suspicion: Suspicion, is_stamped: Tensor, truth: GroundTruth) -> dict[str, float]:
+    """``stamped_count``, the number of samples that were trained with a stamp (``is_stamped``: bool, N), and
+    ``pseudo_label_accuracy_stamped``, the share of these whose pseudo label is their true label."""
+    counted = {"stamped_count": float(is_stamped.sum())}
+    if suspicion.pseudo_labels is None:
+        return counted
+    is_right = suspicion.pseudo_labels == truth.true_labels
+    return counted | {"pseudo_label_accuracy_stamped": percent(is_right[is_stamped])}
+
+
+def defense_effectiveness(undefended: Mapping[str, float | None], defended: Mapping[str, float | None]) -> float:
     """DER: 100 when the whole attack is gone at no cost, 50 when nothing changed.
 
     ``(max(0, ASR drop) - max(0, ACC drop) + 100) / 2`` with both drops in points, as BackdoorBench defines it for
     scalars.
+
+    Args:
+        undefended: the metrics of the same run without a defense.
+        defended: the metrics of the defense.
+
+    Returns:
+        NaN if a metric is missing, as without an attack.
     """
-    asr_drop = undefended["attack_success_rate"] - defended["attack_success_rate"]
-    acc_drop = undefended["clean_accuracy"] - defended["clean_accuracy"]
+    asr_drop, acc_drop = (
+        _number(undefended, name) - _number(defended, name) for name in ("attack_success_rate", "clean_accuracy")
+    )
+    if math.isnan(asr_drop) or math.isnan(acc_drop):
+        return math.nan
     return (max(0.0, asr_drop) - max(0.0, acc_drop) + 100.0) / 2
 
 
-def loss_gap(losses: Tensor, is_poisoned: Tensor, rate: float) -> list[dict[str, float]]:
-    """What LGA saw, epoch by epoch: mean loss of poisoned and clean samples, and how many of those with the least
-    loss are poisoned.
+def _number(metrics: Mapping[str, float | None], name: str) -> float:
+    value = metrics.get(name)
+    return math.nan if value is None else value
 
-    These are the losses with which the samples were met in training, while the network changed. The detector's own
-    score is computed afterwards with the network at rest, so the last row comes close to the detection accuracy but is
-    not it.
+
+def loss_gap(losses: Tensor, is_poisoned: Tensor, rate: float) -> list[dict[str, float]]:
+    """What LGA saw, epoch by epoch.
+
+    The losses are those of the training, in which the network changes from batch to batch. The detector's score is
+    computed afterwards, when the network is at rest. So the last row comes close to the detection precision of the
+    result, but is not the same.
 
     Args:
         losses: float, epochs x N; NaN for samples that an epoch left out.
         is_poisoned: bool, N.
-        rate: the detection rate.
+        rate: the share of samples that are suspected, in (0, 1].
+
+    Returns:
+        one row per epoch: ``epoch`` from 1; ``loss_poisoned`` and ``loss_clean``, the mean losses;
+        ``detection_precision``, the percentage of poisoned samples among those with the smallest loss.
     """
     count = max(1, int(rate * losses.shape[1] + 1e-9))
     rows = []
@@ -163,7 +247,7 @@ def loss_gap(losses: Tensor, is_poisoned: Tensor, rate: float) -> list[dict[str,
                 "epoch": epoch + 1,
                 "loss_poisoned": row[seen & is_poisoned].mean().item(),
                 "loss_clean": row[seen & ~is_poisoned].mean().item(),
-                "detection_accuracy": percent(is_poisoned[least]),
+                "detection_precision": percent(is_poisoned[least]),
             }
         )
     return rows

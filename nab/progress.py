@@ -17,7 +17,7 @@ _is_silent = False
 
 
 def silence() -> None:
-    """No bars from this process, for workers that share a terminal."""
+    """No bars from this process from now on, because workers share a terminal."""
     global _is_silent
     _is_silent = True
 

@@ -1,10 +1,11 @@
-"""One lookup for everything that has a name: attacks, detectors, labellers, defences, datasets, models, profiles."""
+"""One lookup for everything that has a name: methods of all kinds, and profiles."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import inspect
+import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ T = TypeVar("T")
 
 
 def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> ConfigError:
-    """The error for a name that is not registered: it lists what is, and the nearest one."""
+    """The error for a name that is not allowed. It lists the allowed names and suggests the nearest one."""
     names = sorted(allowed)
     nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
@@ -54,17 +55,18 @@ def make_dataclass(what: str, cls: type[T], params: Mapping[str, Any]) -> T:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    types = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls)
     known = [field.name for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for key, value in params.items():
         if key not in known:
             raise unknown_name(f"parameter of {what}", key, known)
-        kind = types[key]
-        if inspect.isabstract(kind):  # a method of its own, made and checked in Python
+        kind = hints[key]
+        nested = nested_dataclass(kind)
+        if inspect.isabstract(kind) or (value is None and nested is not kind):  # a method, or None where allowed
             values[key] = value
-        elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            values[key] = make_dataclass(f"{what}, {key}", kind, _as_mapping(what, key, value))
+        elif nested is not None:
+            values[key] = make_dataclass(f"{what}, {key}", nested, _as_mapping(what, key, value))
         else:
             try:
                 values[key] = TypeAdapter(kind).validate_python(value)
@@ -73,8 +75,16 @@ def make_dataclass(what: str, cls: type[T], params: Mapping[str, Any]) -> T:
     return cls(**values)
 
 
+def nested_dataclass(kind: Any) -> type[Any] | None:
+    """The dataclass in a field's type: ``Inner``, or ``Inner | None``; None if the type has none."""
+    for part in (kind, *(typing.get_args(kind) if isinstance(kind, types.UnionType) else ())):
+        if isinstance(part, type) and dataclasses.is_dataclass(part):
+            return part
+    return None
+
+
 def _as_mapping(what: str, key: str, value: Any) -> Mapping[str, Any]:
-    """The fields of a nested dataclass, given as such or as a mapping; its numbers then get their fields' types."""
+    """The fields of a nested dataclass, which is given as such or as a mapping."""
     if isinstance(value, Mapping):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

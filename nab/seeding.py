@@ -1,4 +1,4 @@
-"""Random streams. Every random choice in the library draws from a stream named here, never from a global generator."""
+"""Random streams. Every random choice in the library draws from a stream with a name, never from a global generator."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def derive(seed: int, purpose: str) -> int:
-    """A 63-bit seed that depends on ``seed`` and on what it is for, so that streams do not overlap."""
+    """A 63-bit seed that depends on ``seed`` and on the purpose, so that streams do not overlap."""
     digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 

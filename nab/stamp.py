@@ -1,7 +1,8 @@
 """The stamp: the defender's own trigger, written into a batch just before the network sees it.
 
-Source: the authors' implementation of NAB; 2 x 2 pixels in the upper left corner, all channels, value 0 after
-normalisation (the mean colour of ImageNet, a grey, not black), after crop, flip and cutout, so that it never moves.
+Source: the authors' implementation of NAB. It sets 2 x 2 pixels in the upper left corner to 0, in all channels. This
+comes after normalization, so that 0 is the mean color of ImageNet, a gray; and after crop, flip and cutout, so that the
+stamp never moves.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ class Stamp:
     Attributes:
         size: side in pixels.
         corner: which corner it fills.
-        value: what is written, in all channels. In the space the network's input lives in, that is, after
-            normalisation: 0 is the mean colour, about 2.5 is white.
+        value: the normalized value that is written in all channels, finite; with the statistics of ImageNet, 0 is the
+            mean color and about 2.5 is white.
     """
 
     size: int = 2
@@ -47,8 +48,8 @@ class Stamp:
         """The images with the stamp; the argument is left as it was.
 
         Args:
-            images: float, N x C x H x W, normalised.
-            where: bool, N; stamps only these. All by default.
+            images: float, N x C x H x W, normalized.
+            where: bool, N; who gets the stamp. All images get it by default.
 
         Raises:
             ConfigError: the stamp is larger than half an image.
@@ -62,6 +63,6 @@ class Stamp:
         region = stamped[:, :, rows, columns]
         if where is None:
             region.fill_(self.value)
-        else:  # no boolean indexing: it would make a GPU wait for the count
+        else:  # boolean indexing would make a GPU wait for the count
             region.masked_fill_(where[:, None, None, None], self.value)
         return stamped

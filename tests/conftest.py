@@ -13,10 +13,11 @@ import pytest
 import torch
 from helpers import BRIEF, TINY, FixedLogits, random_dataset
 
-from nab import cli
 from nab.attacks import BadNets, Poisoned, poison
 from nab.data import Dataset, load, stratified_index
-from nab.training import Context, Predictor, Recipe, Runtime, Trained
+from nab.defenses.suspects import Supply
+from nab.models import ResNet9
+from nab.training import Predictor, Recipe, Runtime, Trained, Trainer
 
 CIFAR10_ROOT = os.environ.get("NAB_DATA")
 """Read before the tests' own environment hides it."""
@@ -86,35 +87,65 @@ def poisoned_digits(few_digits: Dataset) -> Poisoned:
 
 
 @pytest.fixture
-def tiny_context(digits: tuple[Dataset, Dataset], poisoned_digits: Poisoned) -> Callable[..., Context]:
-    """Makes contexts that train in a second; with verified data and the truth unless told otherwise."""
+def tiny_trainer() -> Callable[..., Trainer]:
+    """Makes trainers whose trainings take a second; arguments are fields of `Trainer`."""
+
+    def make(**changes: Any) -> Trainer:
+        given: dict[str, Any] = {"recipe": TINY, "architecture": ResNet9(width=4), "seed": 3}
+        return Trainer(**(given | changes))
+
+    return make
+
+
+@pytest.fixture
+def tiny_supply(
+    digits: tuple[Dataset, Dataset], poisoned_digits: Poisoned, tiny_trainer: Callable[..., Trainer]
+) -> Callable[..., Supply]:
+    """Makes supplies for the poisoned digits, with verified data and the truth; arguments are fields of `Supply`.
+
+    ``tiny_supply().give(method, suspicion)`` is what a method is handed.
+    """
     test = digits[1]
     verified = test.subset(stratified_index(test.labels, 0.15, 0, "tests"))
 
-    def make(**changes: Any) -> Context:
-        given: dict[str, Any] = {"recipe": TINY, "model": "resnet9", "width": 4, "seed": 3, "encoder": BRIEF}
-        return Context(**(given | {"verified": verified, "truth": poisoned_digits.truth} | changes))
+    def make(**changes: Any) -> Supply:
+        given: dict[str, Any] = {"dataset": poisoned_digits.dataset, "verified": verified, "encoder": BRIEF}
+        given |= {"truth": poisoned_digits.truth, "trainer": changes.get("trainer") or tiny_trainer()}
+        return Supply(**(given | changes))
 
     return make
 
 
 @pytest.fixture
 def fake_training(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """`Context.train` hands back a network given by the test; what it was called with is kept in ``calls``."""
+    """`Trainer.train` hands back a network given by the test; what it was called with is kept in ``calls``.
+
+    Set ``answer`` (normalized images to logits) before anything is trained. A call has ``trainer``, ``dataset``,
+    ``purpose``, ``recipe`` (the trainer's by default), and whatever else was passed; ``step`` and ``start`` are None if
+    they were not.
+    """
     spy = SimpleNamespace(calls=[], answer=lambda images: torch.zeros(len(images), 4))
 
-    def fake(dataset: Dataset, recipe: Recipe, **options: Any) -> Trained:
-        spy.calls.append(SimpleNamespace(dataset=dataset, recipe=recipe, **options))
+    def fake(self: Trainer, dataset: Dataset, purpose: str, *, recipe: Recipe | None = None, **options: Any) -> Trained:
+        call = {"step": None, "start": None} | options
+        spy.calls.append(
+            SimpleNamespace(trainer=self, dataset=dataset, purpose=purpose, recipe=recipe or self.recipe, **call)
+        )
         runtime = Runtime(torch.device("cpu"), torch.float32, channels_last=False)
-        return Trained(Predictor(FixedLogits(spy.answer), recipe, runtime), [], 1.0)
+        _, channels, height, width = dataset.images.shape
+        network = FixedLogits(spy.answer)
+        predictor = Predictor(network, dataset.normalization, runtime, None, dataset.classes, (channels, height, width))
+        return Trained(predictor, [], 1.0)
 
-    monkeypatch.setattr("nab.training.context.train", fake)
+    monkeypatch.setattr(Trainer, "train", fake)
     return spy
 
 
 @pytest.fixture
 def nab(monkeypatch, capsys, tmp_path):
     """Calls the command in this process, in an empty folder; hands back exit code, standard output and error."""
+    from nab import cli
+
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> tuple[int, str, str]:

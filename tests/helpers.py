@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from nab.data import Dataset, GroundTruth
 from nab.detection.ensemble import Member
 from nab.digest import digest
 from nab.experiments import RunConfig, RunResult
+from nab.models import ResNet9
+from nab.seeding import stream
 from nab.selfsupervised import SimCLR
-from nab.training import Keeper, Output, Recipe
+from nab.training import Batches, Keeper, Output, Predictor, Recipe, Runtime, Trained
 
 NAB = str(Path(sys.executable).with_name("nab"))
 """The command."""
@@ -67,10 +69,18 @@ def truth_of(labels: list[int], poisoned: list[int]) -> GroundTruth:
     return GroundTruth(torch.tensor(labels), is_poisoned)
 
 
+def marks(truth: GroundTruth) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The poisoned samples, the covers, and the clean row of every sample, all of which `nab.attacks.poison` tells."""
+    assert truth.is_cover is not None
+    assert truth.origin is not None
+    return truth.is_poisoned, truth.is_cover, truth.origin
+
+
 def small(cls: type[Any]) -> Any:
     """A method with its defaults, except that it takes little time, and that what judges classes judges them harshly:
     on few samples the sources' thresholds are never reached, and their budgets are all cut to the same."""
     few = {"epochs": 2, "separation_epochs": 2, "steps": 3, "overlays": 4, "components": 8, "members": MEMBERS}
+    few |= {"isolation_epochs": 2, "fine_tuning_epochs": 2, "isolation_rate": 0.05}
     harsh = {"threshold": 0.1, "width": 1.0, "floor": 1.0, "rate": 0.005}
     known = {field.name for field in dataclasses.fields(cls)}
     if "members" in known:
@@ -94,17 +104,21 @@ def alternatives(value: Any) -> list[Any]:
     return [other for other in others if other != value]
 
 
-def result_of(config: RunConfig, profile: str = "smoke", **metrics: float) -> RunResult:
+def result_of(
+    config: RunConfig, profile: str = "smoke", *, studies: Sequence[str] = (), **metrics: float | None
+) -> RunResult:
     """A finished run that was never run."""
     return RunResult(
         hash=config.hash,
         profile=profile,
-        config=config,
-        metrics={"clean_accuracy": 90.0, "attack_success_rate": 10.0, "robust_accuracy": 80.0} | metrics,
-        curve=[{"epoch": 1, "loss": 0.5, "lr": 0.1}],
-        data={"name": config.dataset, "train_images": 10, "provenance": "no published fingerprint"},
-        seconds={"training": 1.0, "total": 2.0},
-        images_per_second=10.0,
+        studies=list(studies),
+        settings=config.settings,
+        metrics={"clean_accuracy": 90.0, "attack_success_rate": 10.0, "robust_accuracy": 80.0, **metrics},
+        curves={"training": [{"epoch": 1, "loss": 0.5, "lr": 0.1}]},
+        data={"name": config.dataset.name, "train_images": 10, "provenance": "no published fingerprint"},
+        cost={"training": 1.5, "evaluation": 0.5},
+        wall_seconds=2.0,
+        images_per_second={"training": 10.0},
         peak_memory_mb={"host": 100.0},
         device={"type": "cpu", "name": "a processor", "threads": 1, "precision": "float32"},
         versions={"torch": "2"},
@@ -132,10 +146,45 @@ def counting_keeper() -> tuple[Keeper, list[str]]:
     made: list[str] = []
 
     def keeper(stage: str, inputs: Mapping[str, Any], make: Callable[[], Output]) -> Output:
-        key = digest(inputs)
-        if key not in kept:
-            made.append(stage)
-            kept[key] = make()
-        return Output(kept[key].tensors, kept[key].values)
+        key = digest({"stage": stage, **inputs})
+        if key in kept:
+            return dataclasses.replace(kept[key], is_found=True)
+        made.append(stage)
+        kept[key] = make()
+        return kept[key]
 
     return keeper, made
+
+
+def fresh(dataset: Dataset, recipe: Recipe = TINY, width: int = 4, seed: int = 0) -> Predictor:
+    """An untrained ResNet-9 on the CPU."""
+    shape = (dataset.images.shape[1], dataset.images.shape[2], dataset.images.shape[3])
+    network = ResNet9(width=width).build(dataset.num_classes, shape, seed)
+    runtime = Runtime.choose(torch.device("cpu"), recipe.precision, network)
+    return Predictor(runtime.place(network), dataset.normalization, runtime, None, dataset.classes, shape)
+
+
+def plain_network(num_classes: int, channels: int = 3, width: int = 16) -> torch.nn.Sequential:
+    """A network of somebody who does not know this library."""
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(channels, width, 3, padding=1, bias=False),
+        torch.nn.BatchNorm2d(width),
+        torch.nn.ReLU(inplace=True),
+        torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(width, 2 * width, 3, padding=1, bias=False),
+        torch.nn.BatchNorm2d(2 * width),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(2 * width, num_classes),
+    )
+
+
+def source_of(dataset: Dataset, recipe: Recipe = TINY, seed: int = 0) -> Batches:
+    """Batches on the CPU."""
+    return Batches(dataset, recipe, torch.device("cpu"), stream(seed, "test"))
+
+
+def weights(trained: Trained) -> torch.Tensor:
+    """All parameters of a trained network, one after the other."""
+    return torch.cat([p.detach().flatten() for p in trained.predictor.network.parameters()])

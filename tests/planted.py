@@ -2,50 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from collections.abc import Callable
+from typing import Any
 
-import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nab.data import Dataset
+from nab.data.normalization import IDENTITY, Normalization
+from nab.needs import Given
+from nab.training import Predictor, Runtime, Trained
 
 CHANNELS = 12
 SIZE = 60
 """Samples per class."""
 
 
-class PixelModel:
-    """Maps of 12 channels of 4 x 4 are the 3 x 8 x 8 pixels in their order; the class is the brightest of the first."""
+class PixelModel(nn.Module):
+    """The 3 x 8 x 8 pixels in their order are maps of 12 channels of 4 x 4, which the last block averages to 2 x 2. The
+    class is the brightest of the first channels.
+
+    Args:
+        num_classes: how many of the first channels there are.
+        change: of the maps of 4 x 4.
+    """
 
     def __init__(self, num_classes: int, change: Callable[[Tensor], Tensor] = lambda maps: maps) -> None:
-        self.num_classes = num_classes
+        super().__init__()
         self.change = change
+        self.blocks = nn.ModuleDict({"unfold": nn.Unflatten(1, (CHANNELS, 4, 4)), "average": nn.AvgPool2d(2)})
+        self.classifier = nn.Linear(CHANNELS, num_classes, bias=False)
+        nn.init.eye_(self.classifier.weight)
 
-    def maps(self, images: Tensor) -> Iterator[Tensor]:
-        for batch in images.split(50):
-            yield self.change(batch.reshape(len(batch), CHANNELS, 4, 4).float())
+    def maps(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.blocks["average"](self.change(self.blocks["unfold"](images.flatten(1))))
+        return maps
 
     def features(self, images: Tensor) -> Tensor:
-        return torch.cat(list(self.maps(images))).mean((2, 3))
+        return self.maps(images).mean((2, 3))
 
-    def predict(self, images: Tensor) -> Tensor:
-        return self.features(images)[:, : self.num_classes].argmax(1)
-
-
-def attack(monkeypatch: pytest.MonkeyPatch, model: PixelModel) -> None:
-    """Every context's attacked model is ``model``."""
-    monkeypatch.setattr("nab.training.Context.train_plainly", lambda *_: SimpleNamespace(predictor=model))
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.features(images))
+        return logits
 
 
-def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network that is trained fails the test."""
+UNIT = Normalization(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+"""Normalized images are then images in [0, 1]."""
 
-    def fail(*_: object) -> None:
-        raise AssertionError("something was trained")
 
-    monkeypatch.setattr("nab.training.Context.train_plainly", fail)
+def given_around(network: Any, normalization: Normalization = IDENTITY, **rest: Any) -> Given:
+    """What a method is handed: ``network`` as the attacked model, which sees pixels as they are unless told otherwise,
+    and ``rest``."""
+    runtime = Runtime(torch.device("cpu"), torch.float32, channels_last=False)
+    return Given(attacked=Trained(Predictor(network, normalization, runtime), [], 1.0), **rest)
 
 
 def planted(poisoned: int = 12, *, classes: int = 4, size: int = SIZE, seed: int = 0) -> tuple[Dataset, Tensor]:

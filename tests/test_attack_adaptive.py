@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import random_dataset
+from helpers import marks, random_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +28,7 @@ def test_each_training_image_shows_8_of_16_pieces(side, channels, seed):
     assert 0.4 < float(shown.mean()) < 0.6
 
 
-def test_images_show_other_pieces_than_their_neighbours():
+def test_images_show_other_pieces_than_their_neighbors():
     shown = AdapBlend().visible(random_dataset(30, 32).images, 0)
     assert len({tuple(mask.flatten().tolist()) for mask in shown}) > 25
     assert (shown.float().mean(0) > 0.2).all(), "some piece is hardly ever shown"
@@ -58,11 +58,12 @@ def test_a_mask_rate_of_a_quarter_hides_4_of_16_pieces():
 def test_covers_carry_the_training_trigger_and_their_own_label(attack):
     dataset = random_dataset(400, 16)
     found = poison(dataset, attack, rate=0.01, target=0, seed=0)
-    covers = found.truth.is_cover
+    chosen, covers, origin = marks(found.truth)
+    clean = dataset.subset(origin)
     assert int(covers.sum()) == 4
-    assert not (covers & found.truth.is_poisoned).any()
-    assert torch.equal(found.dataset.images[covers], attack.poison_images(dataset.images[covers], 0))
-    assert torch.equal(found.dataset.labels[covers], dataset.labels[covers])
+    assert not (covers & chosen).any()
+    assert torch.equal(found.dataset.images[covers], attack.poison_images(clean.images[covers], 0))
+    assert torch.equal(found.dataset.labels[covers], clean.labels[covers])
 
 
 def test_defaults_are_the_published_rates():
@@ -109,14 +110,13 @@ def test_on_32_pixels_the_patches_lie_where_the_specification_has_them():
     assert places(square[1]) == (21, 28, 21, 28, 64)
 
 
-def test_the_tiles_are_nab_s_patch_and_its_mirror_image():
-    colours, _ = draw_patches(1, 32, 32, seed=0)[2]
-    right = [[0, 0, 255], [0, 255, 0], [255, 0, 255]]
-    left = [[255, 0, 0], [0, 255, 0], [255, 0, 255]]
-    assert colours[0, :3, -3:].tolist() == right
-    assert colours[0, -3:, -3:].tolist() == right
-    assert colours[0, :3, :3].tolist() == left
-    assert colours[0, -3:, :3].tolist() == left
+def test_the_tiles_are_nab_s_patch_and_its_mirror_images():
+    """Cell by cell as in backdoor-toolbox's trigger file badnet_patch4_32.png."""
+    colors, _ = draw_patches(1, 32, 32, seed=0)[2]
+    assert colors[0, -3:, -3:].tolist() == [[0, 0, 255], [0, 255, 0], [255, 0, 255]]
+    assert colors[0, -3:, :3].tolist() == [[255, 0, 0], [0, 255, 0], [255, 0, 255]]
+    assert colors[0, :3, -3:].tolist() == [[255, 0, 255], [0, 255, 0], [0, 0, 255]]
+    assert colors[0, :3, :3].tolist() == [[255, 0, 255], [0, 255, 0], [255, 0, 0]]
 
 
 def test_a_training_image_shows_one_patch_and_each_patch_is_shown():
@@ -124,8 +124,8 @@ def test_a_training_image_shows_one_patch_and_each_patch_is_shown():
     patches = draw_patches(1, 32, 32, 0)
     pixels, poisons = images.float(), attack.poison_images(images, 0).float()
     kinds = []
-    for (colours, where), opacity in zip(patches, (0.5, 0.2, 0.5, 0.3), strict=True):
-        wanted = pixels + opacity * where * (colours - pixels)
+    for (colors, where), opacity in zip(patches, (0.5, 0.2, 0.5, 0.3), strict=True):
+        wanted = pixels + opacity * where * (colors - pixels)
         kinds.append(((poisons - wanted).abs() <= 0.501).flatten(1).all(1))
     counts = torch.stack(kinds).sum(1)
     assert (torch.stack(kinds).sum(0) == 1).all(), "an image shows none of the four, or several"

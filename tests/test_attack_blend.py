@@ -11,7 +11,7 @@ from nab.attacks import Blend
 from nab.digest import digest
 from nab.errors import DataError, NabError
 
-grey_and_colour = pytest.mark.parametrize("channels", [1, 3])
+gray_and_color = pytest.mark.parametrize("channels", [1, 3])
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def bright_picture(tmp_path):
     return file
 
 
-@grey_and_colour
+@gray_and_color
 def test_blend_of_100_and_a_tenth_of_200_is_110(bright_picture, channels):
     images = torch.full((2, channels, 32, 32), 100, dtype=torch.uint8)
     attack = Blend(alpha=0.1, pattern="picture", picture=str(bright_picture))

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from nab.attacks import Bpp
 from nab.attacks.bpp import BANK_SIZE
 from nab.errors import ConfigError
-from nab.training import Context
+from nab.training import Trainer
 
 
 def all_levels(channels: int = 3) -> torch.Tensor:
-    """One image of 32 x 32 with every grey level four times."""
+    """One image of 32 x 32 with every gray level four times."""
     return (torch.arange(1024) // 4).to(torch.uint8).view(1, 1, 32, 32).expand(1, channels, -1, -1)
 
 
@@ -30,7 +30,7 @@ def test_eight_values_and_an_error_of_at_most_18():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 256), st.integers(0, 1_000))
-def test_what_is_quantised_once_is_quantised(levels, seed):
+def test_what_is_quantized_once_is_quantized(levels, seed):
     images = random_dataset(2, 32, seed=seed).images
     once = Bpp(levels=levels).trigger(images, 0)
     assert once.unique().numel() <= levels
@@ -38,7 +38,7 @@ def test_what_is_quantised_once_is_quantised(levels, seed):
 
 
 @pytest.mark.parametrize(("side", "count"), [(8, 4), (28, 4), (32, 8), (64, 8)])
-def test_small_grey_images_get_half_as_many_levels(side, count):
+def test_small_gray_images_get_half_as_many_levels(side, count):
     assert Bpp().trigger(random_dataset(20, side, 1).images, 0).unique().numel() == count
     assert Bpp().trigger(random_dataset(20, side, 3).images, 0).unique().numel() == 8
 
@@ -77,12 +77,12 @@ def test_dithering_by_hand_keeps_the_mean_brightness():
 # Covers.
 
 
-def prepared(dataset):
-    return Bpp().prepare(dataset, Context(seed=1), target=0)
+def prepared(dataset, seed=1):
+    return Bpp().prepare(dataset, Trainer(seed=seed), target=0)
 
 
 def test_covers_carry_the_residual_of_one_image_of_the_bank():
-    """Grey images of one level each: a cover moves, as a whole, by what the trigger does to some other level."""
+    """Gray images of one level each: a cover moves, as a whole, by what the trigger does to some other level."""
     levels = torch.tensor([10, 30, 60, 100], dtype=torch.uint8)
     dataset = random_dataset(4, 32, 1).replace(images=levels.view(4, 1, 1, 1).expand(4, 1, 32, 32).clone())
     residuals = {-10, 6, 13, 9}  # to 0, 36, 73 and 109
@@ -97,7 +97,7 @@ def test_covers_differ_from_poisons_and_are_clamped():
     attack = prepared(dataset)
     images = dataset.images[:8]
     covers = attack.cover_images(images, 0)
-    assert covers.unique().numel() > 100, "covers were quantised"
+    assert covers.unique().numel() > 100, "covers were quantized"
     white = attack.cover_images(torch.full((4, 3, 32, 32), 255, dtype=torch.uint8), 0)
     assert int(white.min()) >= 255 - 18
 
@@ -107,7 +107,7 @@ def test_the_bank_is_a_seeded_part_of_the_training_set():
     bank = prepared(dataset).bank
     assert bank.shape == (BANK_SIZE, 3, 8, 8)
     assert torch.equal(bank, prepared(dataset).bank)
-    assert not torch.equal(bank, Bpp().prepare(dataset, Context(seed=2), target=0).bank)
+    assert not torch.equal(bank, prepared(dataset, seed=2).bank)
     known = {image.numpy().tobytes() for image in dataset.images}
     drawn = {image.numpy().tobytes() for image in bank}
     assert drawn <= known

@@ -17,11 +17,11 @@ RGB_TO_CR = np.array([0.5, -0.4187, -0.0813])
 RGB_TO_CB = np.array([-0.1687, -0.3313, 0.5])
 RGB_TO_U = np.array([-0.147, -0.289, 0.436])
 RGB_TO_V = np.array([0.615, -0.515, -0.100])
-"""ITU-R BT.601: from colours to channels, the other way round than in the code."""
+"""ITU-R BT.601: from colors to channels, the other way round than in the code."""
 
 
 def added(attack, side: int, channels: int = 3) -> np.ndarray:
-    """What the trigger adds to a constant image of middle grey: C x H x W, whole numbers."""
+    """What the trigger adds to a constant image of middle gray: C x H x W, whole numbers."""
     triggered = attack.trigger(torch.full((1, channels, side, side), 128, dtype=torch.uint8), 0)
     return (triggered[0].double() - 128).numpy()
 
@@ -65,8 +65,8 @@ def test_64_and_224_pixels_are_blocks_of_32():
         (CTRL(), (RGB_TO_U, RGB_TO_V), 4.42),
     ],
 )
-def test_both_colour_channels_gain_the_two_frequencies_and_brightness_gains_none(attack, channels, level):
-    """Up to rounding to whole grey levels, which is worth 0.3 of them in each colour."""
+def test_both_color_channels_gain_the_two_frequencies_and_brightness_gains_none(attack, channels, level):
+    """Up to rounding to whole gray levels, which is worth 0.3 of them in each color."""
     gained = added(attack, 32)
     for weights in channels:
         channel = np.tensordot(weights, gained, axes=1)
@@ -81,7 +81,7 @@ def test_both_colour_channels_gain_the_two_frequencies_and_brightness_gains_none
 
 
 @pytest.mark.parametrize(("attack", "magnitude"), [(FTrojan(), 90), (CTRL(), 100)])
-def test_grey_images_gain_them_in_their_brightness(attack, magnitude):
+def test_gray_images_gain_them_in_their_brightness(attack, magnitude):
     spectrum = dctn(added(attack, 32, 1)[0], norm="ortho")
     assert spectrum[15, 15] == pytest.approx(magnitude, rel=0.05)
 

@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import TINY, random_dataset
+from helpers import TINY, counting_keeper, random_dataset
 from torch.nn import functional as F
 
 from nab.attacks.base import poison, trigger_all
 from nab.attacks.label_consistent import LabelConsistent, corner_cells, projected_ascent
-from nab.digest import digest
+from nab.digest import describe, digest
 from nab.errors import ConfigError, DataError, NabError
-from nab.training import Context, Output
+from nab.models import ResNet9
+from nab.training import Trainer
 
 ATTACK = LabelConsistent(steps=8, surrogate_epochs=4)
 
 
-def context(**changes):
-    return Context(recipe=TINY, model="resnet9", width=4, **changes)
+def trainer(**changes):
+    return Trainer(recipe=TINY, architecture=ResNet9(width=4), **changes)
 
 
 @pytest.fixture(scope="module")
 def fitted(few_digits):
-    return ATTACK.prepare(few_digits, context(), target=3)
+    return ATTACK.prepare(few_digits, trainer(), target=3)
 
 
 # The tiles.
 
 
 def test_three_by_three_tiles_have_16_white_and_20_black_cells_in_four_corners(fitted):
-    grey = torch.full((2, 3, 32, 32), 100, dtype=torch.uint8)
-    triggered = fitted.trigger(grey, seed=0)
+    gray = torch.full((2, 3, 32, 32), 100, dtype=torch.uint8)
+    triggered = fitted.trigger(gray, seed=0)
     assert [int((triggered[0, channel] == 255).sum()) for channel in range(3)] == [16] * 3
     assert [int((triggered[0, channel] == 0).sum()) for channel in range(3)] == [20] * 3
     assert int((triggered == 100).sum()) == 2 * 3 * (32 * 32 - 36)
@@ -69,7 +69,7 @@ def test_a_small_amplitude_adds_and_subtracts_and_clips(fitted):
 
 def test_two_steps_on_a_linear_model_worked_by_hand():
     """Two pixels, two classes, logits (a - b, 0): the gradient for class 0 is negative in a and positive in b, so a
-    falls and b rises, by 3 grey levels and then by 2, to the bound of 5; below 0 there is nothing."""
+    falls and b rises, by 3 gray levels and then by 2, to the bound of 5; below 0 there is nothing."""
     images = torch.tensor([[100.0, 50.0], [4.0, 252.0]]).view(2, 1, 1, 2)
 
     def logits(pixels):
@@ -105,20 +105,20 @@ def test_the_change_stays_within_the_bound_and_makes_the_surrogate_doubt(fitted,
     hard = attack.perturb(images)
     change = (hard.int() - images.int()).abs()
     assert levels // 1 <= change.max() <= levels + 0.5
-    network, recipe = fitted.fitted.networks["surrogate"], fitted.fitted.recipe
+    network, normalize = fitted.fitted.networks["surrogate"], fitted.fitted.normalization.apply
     labels = torch.full((len(images),), 3)
-    before, after = (F.cross_entropy(network(recipe.normalise(part)), labels).item() for part in (images, hard))
+    before, after = (F.cross_entropy(network(normalize(part)), labels).item() for part in (images, hard))
     assert after > before + 0.1
 
 
 def test_poisons_are_perturbed_and_test_images_are_not(fitted, few_digits):
     poisoned = poison(few_digits, fitted, rate=0.5, target=3, seed=0)
-    chosen = poisoned.truth.is_poisoned
-    assert torch.equal(poisoned.dataset.labels, few_digits.labels), "a label was changed"
-    assert few_digits.labels[chosen].unique().tolist() == [3]
-    assert torch.equal(poisoned.dataset.images[chosen], fitted.poison_images(few_digits.images[chosen], 0))
+    chosen, clean = poisoned.truth.is_poisoned, few_digits.subset(poisoned.truth.origin)
+    assert torch.equal(poisoned.dataset.labels, clean.labels), "a label was changed"
+    assert clean.labels[chosen].unique().tolist() == [3]
+    assert torch.equal(poisoned.dataset.images[chosen], fitted.poison_images(clean.images[chosen], 0))
     inner = (slice(None), slice(None), slice(3, -3))
-    assert not torch.equal(poisoned.dataset.images[chosen][inner], few_digits.images[chosen][inner])
+    assert not torch.equal(poisoned.dataset.images[chosen][inner], clean.images[chosen][inner])
     triggered = trigger_all(few_digits, fitted, target=3, seed=0).images
     assert torch.equal(triggered[inner], few_digits.images[inner])
     with pytest.raises(ConfigError, match="all-to-one"):
@@ -136,7 +136,7 @@ def test_an_image_is_perturbed_as_if_it_were_alone(fitted, few_digits):
 
 
 def test_same_seed_same_bytes_other_seed_other_surrogate(noise):
-    one, again, other = (ATTACK.prepare(noise, context(seed=seed), target=3) for seed in (0, 0, 1))
+    one, again, other = (ATTACK.prepare(noise, trainer(seed=seed), target=3) for seed in (0, 0, 1))
     images = noise.images[noise.labels == 3]
     poisons = one.poison_images(images, 0)
     assert torch.equal(again.poison_images(images, 0), poisons)
@@ -145,18 +145,15 @@ def test_same_seed_same_bytes_other_seed_other_surrogate(noise):
 
 
 def test_the_surrogate_is_a_kept_network_of_as_many_epochs(noise):
-    calls, kept = [], {}
+    (keeper, made), recipes = counting_keeper(), []
 
-    def keeper(stage, inputs, make):
-        key = digest(inputs)
-        calls.append(SimpleNamespace(stage=stage, is_new=key not in kept, recipe=inputs["recipe"]))
-        if key not in kept:
-            kept[key] = make()
-        return Output(kept[key].tensors, kept[key].values)
+    def listening(stage, inputs, make):
+        recipes.append(inputs["recipe"])
+        return keeper(stage, inputs, make)
 
-    one, other = (ATTACK.prepare(noise, context(keeper=keeper), target=3) for _ in range(2))
-    assert [(call.stage, call.is_new) for call in calls] == [("network", True), ("network", False)]
-    assert calls[0].recipe == dataclasses.replace(TINY, epochs=4)
+    one, other = (ATTACK.prepare(noise, trainer(keeper=listening), target=3) for _ in range(2))
+    assert made == ["surrogate"], "trained twice"
+    assert recipes == [describe(dataclasses.replace(TINY, epochs=4))] * 2
     assert torch.equal(one.perturb(noise.images[:4]), other.perturb(noise.images[:4]))
 
 
@@ -187,8 +184,8 @@ def test_wrong_parameters_are_refused_at_once(wrong):
 
 def test_wrong_data_is_refused(fitted, few_digits):
     with pytest.raises(ConfigError, match="expected target from 0 to 9"):
-        ATTACK.prepare(few_digits, context(), target=10)
+        ATTACK.prepare(few_digits, trainer(), target=10)
     with pytest.raises(ConfigError, match="at least 4 pixels"):
-        ATTACK.prepare(random_dataset(size=3), context(), target=0)
+        ATTACK.prepare(random_dataset(size=3), trainer(), target=0)
     with pytest.raises(DataError, match="expected uint8 images of 3 x 32 x 32"):
         fitted.trigger(few_digits.images[:1, :1], 0)

@@ -1,23 +1,22 @@
-"""Attackers who know NAB: what they paint, and that it is the defender's stamp to the grey level."""
+"""Attackers who know NAB: what they paint, and that it is the defender's stamp to the gray level."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from helpers import random_dataset
+from helpers import marks, random_dataset
 
 from nab.attacks import BadNets, Conjunction, Decoy, Overlap, StampHijack, poison
+from nab.data import IMAGENET
 from nab.errors import ConfigError
 from nab.stamp import Stamp
-from nab.training import Recipe
 
-COLOUR = [124, 116, 104]
+COLOR = [124, 116, 104]
 
 
 def stamped(images: torch.Tensor) -> torch.Tensor:
-    """What a defender's network sees, as stored images: stamped after normalisation."""
-    recipe = Recipe()
-    return recipe.denormalise(Stamp().apply(recipe.normalise(images)))
+    """What a defender's network sees, as stored images: stamped after normalization."""
+    return IMAGENET.undo(Stamp().apply(IMAGENET.apply(images)))
 
 
 # Overlap.
@@ -52,18 +51,18 @@ def test_overlap_refuses_a_patch_over_the_middle():
 def test_a_hijacked_stamp_of_two_pixels_is_what_the_defender_writes():
     images = random_dataset(5, 32).images
     assert torch.equal(StampHijack(side=2, place="upper-left").trigger(images, 0), stamped(images))
-    grey = random_dataset(5, 28, 1).images
-    assert torch.equal(StampHijack(side=2, place="upper-left").trigger(grey, 0), stamped(grey))
+    gray = random_dataset(5, 28, 1).images
+    assert torch.equal(StampHijack(side=2, place="upper-left").trigger(gray, 0), stamped(gray))
 
 
-def test_the_area_is_6_by_6_in_both_upper_corners_of_the_stamp_s_colour():
+def test_the_area_is_6_by_6_in_both_upper_corners_of_the_stamp_s_color():
     triggered = StampHijack().trigger(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), 0)[0]
     assert int((triggered != 0).sum()) == 3 * 2 * 36
-    assert triggered[:, 0, 0].tolist() == COLOUR
-    assert triggered[:, 5, 31].tolist() == COLOUR
+    assert triggered[:, 0, 0].tolist() == COLOR
+    assert triggered[:, 5, 31].tolist() == COLOR
     assert triggered[:, 6, 0].tolist() == triggered[:, 0, 6].tolist() == [0, 0, 0]
-    grey = StampHijack().trigger(torch.zeros(1, 1, 32, 32, dtype=torch.uint8), 0)
-    assert int(grey.max()) == 114
+    gray = StampHijack().trigger(torch.zeros(1, 1, 32, 32, dtype=torch.uint8), 0)
+    assert int(gray.max()) == 114
 
 
 def test_a_crop_up_and_left_and_a_flip_leave_the_stamp_s_place_covered():
@@ -71,7 +70,7 @@ def test_a_crop_up_and_left_and_a_flip_leave_the_stamp_s_place_covered():
     triggered = StampHijack().trigger(random_dataset(1, 32).images, 0)[0]
     for shift in range(5):
         for view in (triggered[:, shift:, shift:], triggered.flip(2)[:, shift:, shift:]):
-            assert view[:, :2, :2].flatten(1).unique(dim=1).squeeze(1).tolist() == COLOUR
+            assert view[:, :2, :2].flatten(1).unique(dim=1).squeeze(1).tolist() == COLOR
 
 
 @pytest.mark.parametrize(("side", "painted"), [(8, 2), (16, 4), (28, 6), (224, 6)])
@@ -111,10 +110,11 @@ def test_at_test_time_there_is_the_patch_alone_and_covers_carry_the_stamp_alone(
     attack = Conjunction()
     assert torch.equal(attack.trigger(dataset.images, 0), BadNets().trigger(dataset.images, 0))
     found = poison(dataset, attack, rate=0.1, target=0, seed=0)
-    covers = found.truth.is_cover
+    _, covers, origin = marks(found.truth)
+    clean = dataset.subset(origin)
     assert int(covers.sum()) == 10
-    assert torch.equal(found.dataset.images[covers], StampHijack().trigger(dataset.images[covers], 0))
-    assert torch.equal(found.dataset.labels[covers], dataset.labels[covers])
+    assert torch.equal(found.dataset.images[covers], StampHijack().trigger(clean.images[covers], 0))
+    assert torch.equal(found.dataset.labels[covers], clean.labels[covers])
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_conjunction_refuses_what_it_cannot_do(name, value):
 
 
 def marker_of(decoys: torch.Tensor, row: int) -> tuple:
-    """Place, size and colour of the one marker in an image that was of level 9."""
+    """Place, size and color of the one marker in an image that was of level 9."""
     rows, columns = (decoys[row] != 9).any(0).nonzero().unbind(1)
     top, left = int(rows.min()), int(columns.min())
     return top, left, len(rows), tuple(decoys[row, :, top, left].tolist())
@@ -144,7 +144,7 @@ def decoys_of(count: int, side: int = 32, channels: int = 3) -> list[tuple]:
 def test_ten_classes_get_ten_white_markers_that_a_flip_does_not_confuse():
     found = decoys_of(10)
     assert len(set(found)) == 10
-    assert {(size, colour) for _, _, size, colour in found} == {(36, (255, 255, 255))}
+    assert {(size, color) for _, _, size, color in found} == {(36, (255, 255, 255))}
     mirrored = {(top, 32 - 6 - left) for top, left, _, _ in found}
     own = {(top, left) for top, left, _, _ in found}
     for _, left in mirrored & own:
@@ -161,11 +161,12 @@ def test_no_two_classes_share_a_marker(classes, side, channels):
 def test_all_decoys_of_a_class_are_marked_alike_and_their_labels_stay():
     dataset = random_dataset(200, 32)
     found = poison(dataset, Decoy(), rate=0.1, target=0, seed=0)
-    covers = found.truth.is_cover
+    _, covers, origin = marks(found.truth)
+    clean = dataset.subset(origin)
     assert int(covers.sum()) == 20
-    assert torch.equal(found.dataset.labels[covers], dataset.labels[covers])
+    assert torch.equal(found.dataset.labels[covers], clean.labels[covers])
     for label in range(4):
-        members = found.dataset.images[covers & (dataset.labels == label)]
+        members = found.dataset.images[covers & (clean.labels == label)]
         is_white = (members == 255).all(1).float().mean(0)
         assert int((is_white == 1).sum()) == 36
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from helpers import random_dataset
 from nab.attacks import Refool
 from nab.attacks.refool import _at, _bell, _blur, _ghosts
 from nab.errors import ConfigError
-from nab.training import Context
+from nab.training import Trainer
 
 
 def constant(level: int, count: int = 40, side: int = 32):
@@ -21,7 +22,7 @@ def constant(level: int, count: int = 40, side: int = 32):
 
 
 def prepared(dataset, **changes):
-    return Refool(**changes).prepare(dataset, Context(seed=1), target=0)
+    return Refool(**changes).prepare(dataset, Trainer(seed=1), target=0)
 
 
 def test_a_ghost_of_a_constant_scene_is_the_mixture_in_linear_light():
@@ -90,11 +91,24 @@ def test_blur_leaves_constant_scenes_alone_up_to_their_borders():
     torch.testing.assert_close(_blur(flat, torch.tensor([4.0])), flat)
 
 
-def test_the_window_is_a_bell_of_height_1():
+def test_scenes_are_mirrored_at_their_borders_without_a_second_copy_of_the_border():
+    """A point beside the border counts twice at the border: from its place and from its mirror image."""
+    points = torch.zeros(1, 1, 1, 9)
+    points[..., 1] = 1
+    weights = [math.exp(-(d**2) / 2) for d in range(3)]
+    total = weights[0] + 2 * weights[1] + 2 * weights[2]
+    assert float(_blur(points, torch.tensor([1.0]))[0, 0, 0, 0]) == pytest.approx(2 * weights[1] / total, rel=1e-5)
+
+
+def test_the_window_is_a_bell_of_height_1_over_bins_from_minus_3_11_to_3_11():
+    """The source's bins for 32 pixels: 3 standard deviations and half of 7 / 32."""
     bell = _bell(32)
     assert float(bell.max()) == 1
     torch.testing.assert_close(bell, bell.flip(0))
-    assert float(bell[0]) == pytest.approx(math.sqrt(0.00111 / 0.0744), abs=0.001)
+    mass = statistics.NormalDist().cdf
+    width = (6 + 7 / 32) / 32
+    outer = mass(-3 - 7 / 64 + width) - mass(-3 - 7 / 64)
+    assert float(bell[0]) == pytest.approx(math.sqrt(outer / (mass(width) - mass(0))), rel=1e-3)
 
 
 def test_reflections_are_scenes_of_the_training_set_and_as_many_as_asked():

@@ -16,21 +16,22 @@ from nab.attacks.trained import with_seed
 from nab.data import load
 from nab.digest import digest
 from nab.errors import ConfigError, DataError, NabError
+from nab.models import ResNet9
 from nab.seeding import stream
-from nab.training import Context
+from nab.training import Trainer
 
 ATTACK = SSBA(bits=6, epochs=1, warmup_epochs=0, lr=2e-3, batch_size=8, width=4)
 
 
-def context(**changes):
-    return Context(recipe=TINY, model="resnet9", width=4, **changes)
+def trainer(**changes):
+    return Trainer(recipe=TINY, architecture=ResNet9(width=4), **changes)
 
 
 @pytest.fixture(scope="module")
 def fitted(few_digits):
     """On the few digits, long enough to hide four bits."""
     return dataclasses.replace(ATTACK, bits=4, epochs=10, warmup_epochs=2, lr=8e-3).prepare(
-        few_digits, context(), target=3
+        few_digits, trainer(), target=3
     )
 
 
@@ -41,6 +42,7 @@ def fitted(few_digits):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_residual_has_the_image_s_size_and_is_bounded(channels, height, width):
     encoder, decoder = Encoder((channels, height, width), 5, 2, limit=0.05), Decoder(channels, 5, 2).eval()
+    assert encoder.last.bias is not None
     torch.nn.init.constant_(encoder.last.bias, 1e4)  # far beyond the bound
     images = torch.rand(2, channels, height, width, generator=stream(0, "test"))
     secrets = torch.tensor([[0.0, 1.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.0, 0.0, 1.0]])
@@ -96,9 +98,9 @@ def test_the_change_is_bounded_and_differs_between_images(fitted, few_digits):
 
 def test_training_and_test_images_carry_the_same_secret(fitted, few_digits):
     found = poison(few_digits, fitted, rate=0.2, target=3, seed=4)
-    chosen = found.truth.is_poisoned
-    assert torch.equal(found.dataset.images[chosen], trigger_all(few_digits, fitted, target=3, seed=4).images[chosen])
-    assert torch.equal(found.dataset.images[~chosen], few_digits.images[~chosen])
+    chosen, clean = found.truth.is_poisoned, few_digits.subset(found.truth.origin)
+    assert torch.equal(found.dataset.images[chosen], trigger_all(clean, fitted, target=3, seed=4).images[chosen])
+    assert torch.equal(found.dataset.images[~chosen], clean.images[~chosen])
     assert (found.dataset.labels[chosen] == 3).all()
     assert found.truth.is_cover is None or not found.truth.is_cover.any()
 
@@ -113,15 +115,15 @@ def test_an_image_gets_the_trigger_that_it_would_get_alone(fitted, few_digits):
 
 def test_same_seed_same_bytes_and_prepared_once():
     dataset, (keeper, made) = random_dataset(24), counting_keeper()
-    one, other = (ATTACK.prepare(dataset, context(keeper=keeper), target=0) for _ in range(2))
-    alone = ATTACK.prepare(dataset, context(), target=0)
+    one, other = (ATTACK.prepare(dataset, trainer(keeper=keeper), target=0) for _ in range(2))
+    alone = ATTACK.prepare(dataset, trainer(), target=0)
     assert made == ["secrets"]
     triggers = [attack.trigger(dataset.images, 0) for attack in (one, other, alone)]
     assert torch.equal(triggers[0], triggers[1])
     assert torch.equal(triggers[0], triggers[2])
     assert digest(one.inputs) == digest(alone.inputs)
     assert one.fitted.values == other.fitted.values == alone.fitted.values
-    another = ATTACK.prepare(dataset, context(keeper=keeper, seed=1), target=0)
+    another = ATTACK.prepare(dataset, trainer(keeper=keeper, seed=1), target=0)
     assert made == ["secrets"] * 2
     assert not torch.equal(another.trigger(dataset.images, 0), triggers[0])
 
@@ -134,7 +136,7 @@ def test_every_hyper_parameter_changes_the_networks(change):
     dataset = random_dataset(16)
     base = dataclasses.replace(ATTACK, width=2, lr=0.01)
     one, other = (
-        attack.prepare(dataset, context(), target=0).fitted for attack in (base, dataclasses.replace(base, **change))
+        attack.prepare(dataset, trainer(), target=0).fitted for attack in (base, dataclasses.replace(base, **change))
     )
     assert digest(one.networks["encoder"].state_dict()) != digest(other.networks["encoder"].state_dict())
 
@@ -165,8 +167,8 @@ def test_wrong_parameters_are_refused_at_once(wrong):
 
 def test_wrong_data_is_refused(fitted):
     with pytest.raises(ConfigError, match="expected target from 0 to 3"):
-        ATTACK.prepare(random_dataset(), context(), target=4)
+        ATTACK.prepare(random_dataset(), trainer(), target=4)
     with pytest.raises(DataError, match="at least two images"):
-        ATTACK.prepare(random_dataset(1), context(), target=0)
+        ATTACK.prepare(random_dataset(1), trainer(), target=0)
     with pytest.raises(DataError, match="expected uint8 images of 3 x 32 x 32"):
         fitted.trigger(random_dataset(1).images, 0)

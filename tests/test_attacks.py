@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
 import itertools
+from typing import Any
 
 import pytest
 import torch
-from helpers import TINY, alternatives, random_dataset
+from helpers import TINY, alternatives, marks, random_dataset
 
 from nab import attacks as package
-from nab.attacks import ATTACKS, Attack, draw_per_image, poison, to_uint8, trigger_all
-from nab.data import Dataset
+from nab.attacks import (
+    ATTACKS,
+    Attack,
+    BadNets,
+    Blend,
+    NoAttack,
+    Poisoned,
+    WaNet,
+    draw_per_image,
+    poison,
+    to_uint8,
+    trigger_all,
+)
+from nab.data import Dataset, canonical_order
+from nab.data.dataset import row_digests
 from nab.errors import ConfigError, NabError
-from nab.training import Context
+from nab.models import ResNet9
+from nab.training import Trainer
 
 TRAINED = {name for name, attack in ATTACKS.items() if attack.is_trained}
+PLANTING = [name for name, attack in ATTACKS.items() if attack.plants]
+"""All but the attack that is none."""
+
 SIZES = (8, 16, 28, 32, 64, 224)
 TRAINED_SHAPES = ((16, 1), (16, 3), (28, 1), (32, 3))
 """Attacks that train are prepared for each of these, which takes seconds; for all other tests at 16 pixels."""
 
 every_attack = pytest.mark.parametrize("name", ATTACKS)
+every_planting_attack = pytest.mark.parametrize("name", PLANTING)
 every_shape = pytest.mark.parametrize(
     ("name", "size", "channels"),
     [
@@ -51,8 +71,8 @@ def sample(size: int = 32, channels: int = 3) -> Dataset:
 def ready(name: str, size: int | None = None, channels: int = 3) -> Attack:
     """The attack, prepared on `sample`."""
     size = size or side_of(name)
-    context = Context(recipe=TINY, model="resnet9", width=4, seed=3)
-    return little(ATTACKS[name]).prepare(sample(size, channels), context, target=2)
+    trainer = Trainer(recipe=TINY, architecture=ResNet9(width=4), seed=3)
+    return little(ATTACKS[name]).prepare(sample(size, channels), trainer, target=2)
 
 
 def kinds(attack: Attack, dataset: Dataset, seed: int) -> dict[str, torch.Tensor]:
@@ -60,6 +80,12 @@ def kinds(attack: Attack, dataset: Dataset, seed: int) -> dict[str, torch.Tensor
     images = dataset.images
     made = {"trigger": attack.trigger(images, seed), "poison": attack.poison_images(images, seed)}
     return made | {"cover": attack.cover_images_by_class(images, dataset.labels, seed)}
+
+
+def poisoned_rows(found: Poisoned) -> list[int]:
+    """The rows of the clean set that were poisoned."""
+    is_poisoned, _, origin = marks(found.truth)
+    return origin[is_poisoned].sort().values.tolist()
 
 
 # Images.
@@ -72,7 +98,10 @@ def test_an_attack_keeps_shape_and_type_and_leaves_its_argument_alone(name, size
     for kind, changed in kinds(ready(name, size, channels), dataset, seed=0).items():
         assert changed.shape == before.shape
         assert changed.dtype == torch.uint8
-        assert (changed != before).flatten(1).any(1).all(), f"{kind}: an image was left as it was"
+        is_changed = (changed != before).flatten(1).any(1)
+        assert (is_changed == ATTACKS[name].plants).all(), (
+            f"{kind}: an image was left as it was, or changed by no attack"
+        )
     assert torch.equal(dataset.images, before)
 
 
@@ -99,7 +128,7 @@ def test_the_order_of_a_batch_does_not_matter(name):
 
 @pytest.mark.gpu
 @every_attack
-def test_a_gpu_agrees_to_one_grey_level(name):
+def test_a_gpu_agrees_to_one_gray_level(name):
     dataset = sample(side_of(name)).subset(torch.arange(20))
     on_gpu = Dataset(dataset.images.cuda(), dataset.labels.cuda(), dataset.classes)
     for kind, changed in kinds(ready(name), dataset, seed=0).items():
@@ -115,24 +144,39 @@ def test_a_gpu_agrees_to_one_grey_level(name):
 def test_same_seed_same_bytes(name):
     one, other = (poison(sample(side_of(name)), ready(name), rate=0.3, target=2, seed=5) for _ in range(2))
     assert one.dataset.digest == other.dataset.digest
-    assert torch.equal(one.truth.is_poisoned, other.truth.is_poisoned)
-    assert torch.equal(one.truth.is_cover, other.truth.is_cover)
+    for ours, theirs in zip(marks(one.truth), marks(other.truth), strict=True):
+        assert torch.equal(ours, theirs)
 
 
-@every_attack
+@every_planting_attack
 def test_another_seed_poisons_other_samples(name):
-    one, other = (poison(sample(side_of(name)), ready(name), rate=0.3, target=2, seed=seed).truth for seed in (0, 1))
-    assert not torch.equal(one.is_poisoned, other.is_poisoned)
+    one, other = (poisoned_rows(poison(sample(side_of(name)), ready(name), rate=0.3, target=2, seed=s)) for s in (0, 1))
+    assert one != other
 
 
 @every_attack
+def test_origin_maps_every_sample_to_its_clean_row(name):
+    clean = sample(side_of(name)).replace(files=tuple(f"{row}.png" for row in range(80)))
+    found = poison(clean, ready(name), rate=0.3, target=2, seed=0)
+    (_, _, origin), untouched = marks(found.truth), ~found.truth.is_touched
+    assert origin.sort().values.tolist() == list(range(80))
+    assert origin.tolist() != list(range(80)), "not shuffled"
+    assert torch.equal(found.truth.true_labels, clean.labels[origin])
+    assert torch.equal(found.dataset.images[untouched], clean.images[origin][untouched])
+    assert found.dataset.files is None, "the name of a folder would tell what an image shows"
+    other = poison(clean, ready(name), rate=0.3, target=2, seed=1)
+    assert not torch.equal(origin, marks(other.truth)[2]), "one order for all seeds"
+
+
+@every_planting_attack
 def test_only_the_chosen_samples_change_and_their_labels_as_promised(name):
     dataset, attack = sample(side_of(name)), ready(name)
     images, labels = dataset.images.clone(), dataset.labels.clone()
     found = poison(dataset, attack, rate=0.3, target=2, seed=0)
-    chosen, covers = found.truth.is_poisoned, found.truth.is_cover
+    chosen, covers, origin = marks(found.truth)
     assert torch.equal(dataset.images, images)
     assert torch.equal(dataset.labels, labels), "the clean dataset was changed"
+    images, labels = images[origin], labels[origin]
     is_changed = (found.dataset.images != images).flatten(1).any(1)
     assert torch.equal(is_changed, chosen | covers)
     assert not (chosen & covers).any()
@@ -148,30 +192,30 @@ def test_only_the_chosen_samples_change_and_their_labels_as_promised(name):
 
 @every_attack
 def test_poisons_and_covers_are_what_the_attack_makes_of_these_images(name):
-    dataset, attack = sample(side_of(name)), ready(name)
-    found = poison(dataset, attack, rate=0.3, target=2, seed=3)
-    made = kinds(attack, dataset, seed=3)
-    chosen, covers = found.truth.is_poisoned, found.truth.is_cover
+    attack = ready(name)
+    found = poison(sample(side_of(name)), attack, rate=0.3, target=2, seed=3)
+    chosen, covers, origin = marks(found.truth)
+    clean = sample(side_of(name)).subset(origin)
+    made = kinds(attack, clean, seed=3)
     assert torch.equal(found.dataset.images[chosen], made["poison"][chosen])
     assert torch.equal(found.dataset.images[covers], made["cover"][covers])
-    assert torch.equal(trigger_all(dataset, attack, target=2, seed=3).images, made["trigger"])
+    assert torch.equal(trigger_all(clean, attack, target=2, seed=3).images, made["trigger"])
 
 
 @every_attack
 def test_all_to_all_answers_the_next_class_or_is_refused(name):
     dataset, attack = sample(side_of(name)), ready(name)
-    options = {"target": 2, "seed": 0, "label_map": "all-to-all"}
+    options: dict[str, Any] = {"target": 2, "seed": 0, "label_map": "all-to-all"}
     if attack.clean_label or not attack.allows_all_to_all:
         for make in (functools.partial(poison, rate=0.3), trigger_all):
             with pytest.raises(ConfigError, match="expected label_map 'all-to-one' for"):
                 make(dataset, attack, **options)
         return
     found = poison(dataset, attack, rate=0.3, **options)
-    following = (dataset.labels + 1) % 4
-    chosen = found.truth.is_poisoned
-    assert torch.equal(found.dataset.labels, torch.where(chosen, following, dataset.labels))
+    true_labels = dataset.labels[found.truth.origin]
+    assert torch.equal(found.dataset.labels, torch.where(found.truth.is_poisoned, (true_labels + 1) % 4, true_labels))
     test = trigger_all(dataset, attack, **options)
-    assert torch.equal(test.attack_labels, following)
+    assert torch.equal(test.attack_labels, (dataset.labels + 1) % 4)
     assert test.is_eligible.all()
 
 
@@ -179,19 +223,93 @@ def test_all_to_all_answers_the_next_class_or_is_refused(name):
 def test_every_test_image_is_triggered_and_those_of_the_target_are_not_eligible(name):
     dataset = sample(side_of(name))
     test = trigger_all(dataset, ready(name), target=2, seed=0)
-    assert (test.images != dataset.images).flatten(1).any(1).all()
+    assert ((test.images != dataset.images).flatten(1).any(1) == ATTACKS[name].plants).all()
     assert torch.equal(test.true_labels, dataset.labels)
     assert (test.attack_labels == 2).all()
     assert torch.equal(test.is_eligible, dataset.labels != 2)
 
 
 def test_all_attacks_poison_the_same_samples_at_the_same_seed():
-    masks = [
-        tuple(poison(sample(side_of(name)), ready(name), rate=0.25, target=2, seed=9).truth.is_poisoned.tolist())
-        for name in ATTACKS
+    chosen = {
+        tuple(poisoned_rows(poison(sample(side_of(name)), ready(name), rate=0.25, target=2, seed=9)))
+        for name in PLANTING
         if not ATTACKS[name].clean_label
-    ]
-    assert len(set(masks)) == 1
+    }
+    assert len(chosen) == 1
+
+
+def test_no_attack_plants_nothing_and_keeps_every_label():
+    dataset = sample()
+    found = poison(dataset, NoAttack(), rate=0.3, target=2, seed=0)
+    assert not found.truth.is_touched.any()
+    assert torch.equal(found.dataset.images, dataset.images[found.truth.origin])
+    assert torch.equal(found.dataset.labels, dataset.labels[found.truth.origin])
+    assert torch.equal(found.truth.true_labels, found.dataset.labels)
+    unused = poison(dataset, NoAttack(), rate=0.0, target=2, seed=0)
+    assert unused.dataset.digest == found.dataset.digest, "the poison rate changed something"
+
+
+# The order of the rows.
+
+
+def outside_of_the_longest_increasing_run(digests: list[bytes]) -> torch.Tensor:
+    """Rows that are no part of the longest increasing subsequence of their digests; bool, N."""
+    ends: list[bytes] = []  # the smallest last digest of a subsequence of each length
+    rows: list[int] = []  # the row of that digest
+    before: list[int] = []  # the row before each row, in the longest subsequence that ends with it
+    for row, digest in enumerate(digests):
+        length = bisect.bisect_left(ends, digest)
+        before.append(rows[length - 1] if length else -1)
+        ends[length : length + 1], rows[length : length + 1] = [digest], [row]
+    is_outside = torch.ones(len(digests), dtype=torch.bool)
+    row = rows[-1]
+    while row >= 0:
+        is_outside[row] = False
+        row = before[row]
+    return is_outside
+
+
+def share_of_poison(suspects: torch.Tensor, is_poisoned: torch.Tensor) -> tuple[float, float]:
+    """What share of the suspects is poisoned, and by how many standard deviations that is more than by chance.
+
+    By chance the number of poisoned suspects follows a hypergeometric distribution: as many are drawn as are suspected.
+    """
+    total, poisoned, drawn = len(suspects), int(is_poisoned.sum()), int(suspects.sum())
+    rate = poisoned / total
+    deviation = (drawn * rate * (1 - rate) * (total - drawn) / (total - 1)) ** 0.5
+    hits = int((suspects & is_poisoned).sum())
+    return hits / drawn, (hits - drawn * rate) / deviation
+
+
+def test_the_longest_increasing_run_by_hand():
+    """Of 2, 9, 3, 1, 5, 4, 7 the longest ones are 2, 3, 5, 7 and 2, 3, 4, 7."""
+    is_outside = outside_of_the_longest_increasing_run([bytes([number]) for number in (2, 9, 3, 1, 5, 4, 7)])
+    assert is_outside.tolist() in (
+        [False, True, False, True, False, True, False],
+        [False, True, False, True, True, False, False],
+    )
+
+
+@pytest.mark.parametrize("attack", [BadNets(), Blend(), WaNet()], ids=lambda attack: type(attack).__name__)
+def test_the_order_of_the_rows_does_not_tell_the_poison(attack):
+    """A clean set is sorted by its rows' digests before it is poisoned. A changed row has another digest, so it stands
+    out of the order, unless the rows are shuffled."""
+    clean = canonical_order(random_dataset(1000, 16))
+    found = poison(clean, attack, rate=0.1, target=0, seed=0)
+    is_poisoned, _, origin = marks(found.truth)
+
+    def suspects(order: torch.Tensor) -> torch.Tensor:
+        rows = found.dataset.subset(order)
+        return outside_of_the_longest_increasing_run(row_digests(rows.images, rows.labels))
+
+    precision, deviations = share_of_poison(suspects(torch.arange(1000)), is_poisoned)
+    assert deviations < 3, f"{precision:.1%} of the suspects are poisoned"
+
+    unshuffled = origin.argsort()
+    leaked = suspects(unshuffled)
+    _, deviations = share_of_poison(leaked, is_poisoned[unshuffled])
+    assert deviations > 10, "the test would not notice rows that are not shuffled"
+    assert leaked[is_poisoned[unshuffled]].float().mean() > 0.9
 
 
 # Hyper-parameters.
@@ -221,7 +339,7 @@ def test_every_hyper_parameter_changes_something_or_is_checked(name):
     known = random_dataset(300, 32)
 
     def effect(**changes):
-        attack = ATTACKS[name](**changes).prepare(known, Context(recipe=TINY, seed=3), target=2)
+        attack = ATTACKS[name](**changes).prepare(known, Trainer(recipe=TINY, seed=3), target=2)
         return attack.cover_share, *(changed.tolist() for changed in kinds(attack, dataset, 0).values())
 
     plain = effect()

@@ -60,7 +60,7 @@ def test_a_score_that_is_no_number_names_its_sample(bad):
         select_suspects(torch.tensor([0.0, 1.0, bad, bad]), 0.5)
 
 
-def test_a_rate_that_names_nobody_is_refused():
+def test_a_rate_that_selects_no_sample_is_refused():
     with pytest.raises(ConfigError, match=r"at least one of 10 samples, got 0\.05"):
         select_suspects(torch.randn(10), 0.05)
 
@@ -71,16 +71,16 @@ def test_a_rate_outside_0_to_1_is_refused(rate):
         select_suspects(torch.randn(10), rate)
 
 
-# What may never be suspected.
+# Samples that may never be suspected.
 
 
-def test_who_may_never_be_suspected_is_left_out_even_if_the_rate_asks_for_more():
+def test_samples_that_may_never_be_suspected_are_left_out_even_if_the_rate_asks_for_more():
     scores = torch.tensor([0.2, NEVER, 0.1, NEVER, NEVER])
     assert select_suspects(scores, 0.8).tolist() == [True, False, True, False, False]
 
 
 @pytest.mark.parametrize("cut", [{"rate": 0.5}, {"rate": "auto"}, {"threshold": 0.0}])
-def test_scores_that_suspect_nobody_are_refused(cut):
+def test_scores_by_which_no_sample_may_be_suspected_are_refused(cut):
     with pytest.raises(NabError, match="a sample that may be suspected, got 8 scores of minus infinity"):
         select_suspects(torch.full((8,), NEVER), **cut)
 
@@ -93,7 +93,7 @@ def test_a_threshold_suspects_all_that_score_above_it_and_not_on_it():
     assert select_suspects(scores, threshold=0.5).tolist() == [False, True, False, False]
 
 
-def test_a_threshold_that_nobody_reaches_is_told_with_the_highest_score():
+def test_a_threshold_that_no_score_reaches_is_told_with_the_highest_score():
     with pytest.raises(ConfigError, match=r"some score is above, got 2; the highest is 0\.9"):
         select_suspects(torch.tensor([0.1, 0.9]), threshold=2)
 
@@ -132,7 +132,7 @@ def test_the_automatic_cut_does_not_depend_on_the_unit(factor, shift):
     assert torch.equal(automatic_cut(factor * scores + shift), automatic_cut(scores))
 
 
-def test_the_automatic_cut_leaves_out_who_is_never_suspected():
+def test_the_automatic_cut_leaves_out_samples_that_are_never_suspected():
     scores = torch.cat([torch.full((900,), NEVER), two_groups(300, 30)])
     assert automatic_cut(scores).nonzero().squeeze(1).tolist() == [*range(1200, 1230)]
 
@@ -142,7 +142,7 @@ def test_a_score_far_above_the_upper_group_is_a_suspect_too():
     assert automatic_cut(scores).nonzero().squeeze(1).tolist() == [*range(500, 541)]
 
 
-def test_one_group_is_no_ground_for_a_suspicion():
+def test_scores_of_one_group_have_no_gap():
     with pytest.raises(NabError, match="no group of suspects that stands apart: give a detection rate"):
         automatic_cut(two_groups(500, 0))
 
@@ -159,7 +159,7 @@ SHAPES = {
 @pytest.mark.parametrize("size", [300, 4000])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_group_of_another_shape_than_the_normal_one_is_one_group(shape, size):
-    """Two normal distributions describe every one of them better than one does."""
+    """Two normal distributions fit each of these shapes better than one does."""
     for seed in range(5):
         noise = torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         with pytest.raises(NabError, match="no group of suspects"):
@@ -172,13 +172,13 @@ def test_a_few_stragglers_are_no_group():
 
 
 def test_ranks_within_a_class_are_no_groups():
-    """A clean set, of which one class was looked at: half of it may be suspected, and nothing stands apart."""
+    """The set is clean. One class is judged most suspicious, and half of its samples have ranks without a gap."""
     labels, scores = torch.arange(1000) % 5, torch.randn(1000, generator=torch.Generator().manual_seed(0))
     with pytest.raises(NabError, match="no group of suspects"):
         automatic_cut(gate_classes(scores, labels, torch.arange(5.0)))
 
 
-def test_a_group_of_suspects_that_is_the_majority_is_not_believed():
+def test_a_group_of_suspects_must_not_be_the_majority():
     with pytest.raises(NabError, match="no group of suspects"):
         automatic_cut(two_groups(200, 400))
 
@@ -194,7 +194,7 @@ LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
 SCORES = torch.tensor([1.0, 4.0, 3.0, 2.0, 90.0, 80.0, 70.0, 60.0, 0.0, 5.0])
 
 
-def test_without_flags_only_the_most_suspicious_class_is_looked_at_and_half_of_it():
+def test_without_flags_only_half_of_the_most_suspicious_class_may_be_suspected():
     gated = gate_classes(SCORES, LABELS, torch.tensor([9.0, 1.0, 2.0]))
     assert gated.argsort(descending=True)[:2].tolist() == [1, 2]
     assert gated.isfinite().nonzero().squeeze(1).tolist() == [1, 2]

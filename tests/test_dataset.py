@@ -10,7 +10,7 @@ from helpers import random_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nab.data import Dataset, canonical_order, stratified_index, take
+from nab.data import IDENTITY, Dataset, canonical_order, stratified_index, take
 from nab.errors import ConfigError, DataError
 
 
@@ -37,14 +37,45 @@ def test_what_is_no_dataset_is_refused_at_the_door(pixels, labels, classes, told
         Dataset(pixels, torch.as_tensor(labels), tuple(classes), "mine")
 
 
-def test_a_dataset_knows_nothing_but_images_labels_and_names():
-    """Whoever defends is handed a `Dataset`: there is no place in it for the truth."""
-    assert [field.name for field in dataclasses.fields(Dataset)] == ["images", "labels", "classes", "name"]
+def test_a_dataset_has_no_place_for_the_truth():
+    """Whoever defends is handed a `Dataset`."""
+    assert {field.name for field in dataclasses.fields(Dataset)} == {
+        *("images", "labels", "classes", "name"),
+        *("normalization", "files"),
+    }
+
+
+def test_files_that_are_not_one_per_row_are_refused():
+    with pytest.raises(DataError, match="a file name per row of 'noise', 64, got 2"):
+        random_dataset().replace(files=("a.png", "b.png"))
 
 
 def test_subset_takes_masks_and_positions_in_their_order(noise):
+    named = noise.replace(files=tuple(f"{row}.png" for row in range(64)), normalization=IDENTITY)
     assert noise.subset(torch.tensor([5, 2])).labels.tolist() == [1, 2]
     assert noise.subset(noise.labels == 3).labels.tolist() == [3] * 16
+    assert noise.subset(noise.labels == 3).files is None
+    assert named.subset(torch.tensor([5, 2, 5])).files == ("5.png", "2.png", "5.png")
+    assert named.subset(noise.labels == 3).files == tuple(f"{row}.png" for row in range(3, 64, 4))
+    assert named.subset(torch.tensor([5])).normalization == IDENTITY
+
+
+def test_the_digest_sees_order_names_and_normalization_and_not_where_rows_came_from(noise):
+    digest = noise.digest
+    assert digest == noise.replace(name="other", files=tuple(map(str, range(64)))).digest
+    others = [
+        noise.subset(torch.arange(63, -1, -1)),
+        noise.replace(classes=("a", "b", "c", "e")),
+        noise.replace(normalization=IDENTITY),
+    ]
+    assert len({digest, *(other.digest for other in others)}) == 4
+
+
+def test_a_copy_knows_the_fingerprint_of_the_rows_that_it_shares(noise):
+    first = noise.fingerprint
+    assert noise.replace(normalization=IDENTITY).__dict__["fingerprint"] == first
+    for changes in ({"labels": noise.labels.flip(0)}, {"images": noise.images.flip(0)}):
+        assert noise.replace(**changes).fingerprint != first
 
 
 @given(seed=st.integers(0, 2**31), count=st.integers(2, 30))

@@ -1,465 +1,253 @@
-"""Defences: the conformance table, and NAB piece by piece with a planted answer."""
+"""The conformance table: every registered defense on tiny data, and what it can reach."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+import functools
+import gc
+import types
+from typing import Any
 
 import pytest
 import torch
-from helpers import TINY, random_dataset, small
+from helpers import small
 
 import nab
-from nab.data import Dataset
-from nab.defenses import DEFENSES, NAB, REJECTED, Guard, NoDefense
-from nab.detection import Detector, OracleDetector
-from nab.errors import ConfigError, DataError, NabError
-from nab.pseudolabels import VD, Labeler, OracleLabeler
-from nab.stamp import Stamp
-from nab.training import Context
+from nab.attacks import BadNets, trigger_all
+from nab.data import Dataset, GroundTruth
+from nab.defenses import DEFENSES, Defended, Deployed, known_suspects
+from nab.defenses.storage import load_deployed, save_deployed
+from nab.experiments.monitor import AttackMonitor
+from nab.needs import check_needs
+from nab.training import Trainer, monitored
 
 every_defense = pytest.mark.parametrize("name", sorted(DEFENSES))
 
 
-# The conformance table.
+def make(name: str) -> nab.Defense:
+    defense: nab.Defense = small(DEFENSES[name])
+    return defense
 
 
-def make(name: str):
-    cls = DEFENSES[name]
-    return cls(detector=OracleDetector(), labeler=OracleLabeler()) if cls.takes_suspects else small(cls)
+@pytest.fixture(scope="module")
+def defended_by() -> dict[str, Defended]:
+    """What each defense handed back; filled by `defend_tiny`."""
+    return {}
+
+
+@pytest.fixture
+def defend_tiny(poisoned_digits, tiny_trainer, tiny_supply, defended_by):
+    """Lets a defense train on the poisoned digits; the suspects are a tenth, half of them poisoned."""
+    dataset, truth = poisoned_digits.dataset, poisoned_digits.truth
+    poisoned, clean = (part.nonzero().squeeze(1)[:7] for part in (truth.is_poisoned, ~truth.is_poisoned))
+    is_suspect = torch.zeros(len(dataset), dtype=torch.bool)
+    is_suspect[torch.cat([poisoned, clean])] = True
+    suspicion = known_suspects(dataset, is_suspect, truth.true_labels)
+    verified = tiny_supply().verified
+
+    def run(name: str, trainer: Trainer | None = None) -> Defended:
+        return nab.defend(
+            make(name), dataset, suspicion=suspicion, verified=verified, trainer=trainer or tiny_trainer()
+        )
+
+    def kept(name: str, trainer: Trainer | None = None) -> Defended:
+        if trainer is not None:
+            return run(name, trainer)
+        if name not in defended_by:
+            defended_by[name] = run(name)
+        return defended_by[name]
+
+    return kept
 
 
 @every_defense
-def test_a_defense_hands_back_a_predictor_and_a_curve(name, poisoned_digits, tiny_context):
+def test_a_defense_answers_images_and_says_what_it_went_through(name, defend_tiny, poisoned_digits):
     dataset = poisoned_digits.dataset
     images, labels = dataset.images.clone(), dataset.labels.clone()
-    calls = []
-
-    def monitor(predictor):
-        calls.append(predictor.stamp)
-        return {"clean_accuracy": 1.0}
-
-    context = tiny_context(monitor=monitor)
-    defended = make(name).defend(dataset, context)
-    predicted = defended.predictor.predict(dataset.images)
-    assert predicted.shape == (len(dataset),)
-    assert predicted.dtype == torch.int64
-    assert 0 <= int(predicted.min()) <= int(predicted.max()) < dataset.num_classes
-    assert [row["epoch"] for row in defended.curve] == list(range(1, len(defended.curve) + 1))
-    assert all(row["clean_accuracy"] == 1.0 for row in defended.curve)
-    assert calls == [defended.predictor.stamp] * len(defended.curve), "watched through its own predictor"
-    assert context.clock.seconds["training"] > 0
+    defended = defend_tiny(name)
+    answers = defended.deployed.answer(dataset.images)
+    assert answers.labels.shape == (len(dataset),)
+    assert answers.labels.dtype == torch.int64
+    assert 0 <= int(answers.labels.min()) <= int(answers.labels.max()) < dataset.num_classes
+    for part, dtype in ((answers.is_refused, torch.bool), (answers.scores, torch.float32)):
+        assert part is None or (part.shape == (len(dataset),) and part.dtype == dtype)
+    if answers.scores is not None:
+        assert bool(answers.scores.isfinite().all())
+    assert all(labels.shape == (len(dataset),) for labels in answers.variants.values())
+    assert defended.stages, "no stage has a curve"
+    for stage in defended.stages.values():
+        assert [row["epoch"] for row in stage.curve] == list(range(1, len(stage.curve) + 1))
     assert torch.equal(dataset.images, images)
     assert torch.equal(dataset.labels, labels), "the dataset was changed"
-    if DEFENSES[name].takes_suspects:
-        found = defended.suspicion
-        assert found is not None
-        for value, dtype in (
-            (found.scores, torch.float32),
-            (found.is_suspect, torch.bool),
-            (found.pseudo_labels, torch.int64),
-            (found.is_stamped, torch.bool),
-        ):
-            assert value.shape == (len(dataset),)
-            assert value.dtype == dtype
 
 
 @every_defense
-def test_a_defense_twice_is_the_same_to_the_bit(name, poisoned_digits, tiny_context):
-    one, other = (make(name).defend(poisoned_digits.dataset, tiny_context()) for _ in range(2))
-    assert one.curve == other.curve
-    images = poisoned_digits.dataset.images
-    assert torch.equal(one.predictor.logits(images), other.predictor.logits(images))
+def test_the_key_of_a_defense_is_its_own(name, defend_tiny):
+    """No defense can be stored with another one's evaluation."""
+    key = defend_tiny(name).deployed.key
+    others = {other: defend_tiny(other).deployed.key for other in DEFENSES if other != name}
+    same = {other for other, theirs in others.items() if theirs == key}
+    assert same <= ({"none", "audit"} if DEFENSES[name].is_baseline else set())
+
+
+@every_defense
+def test_a_defense_twice_is_the_same_to_the_bit(name, defend_tiny, tiny_trainer):
+    again = defend_tiny(name, tiny_trainer())
+    assert again.deployed.key == defend_tiny(name).deployed.key
+    other = defend_tiny(name, tiny_trainer(seed=4))
+    assert other.deployed.key != again.deployed.key, "the seed does nothing"
+
+
+@every_defense
+def test_what_is_read_from_the_cache_is_the_same_to_the_bit(name, defend_tiny, tiny_trainer):
+    trainer = tiny_trainer()
+    first, second = (defend_tiny(name, trainer) for _ in range(2))
+    assert first.deployed.key == second.deployed.key
+    assert [len(stage.curve) for stage in first.stages.values()] == [
+        len(stage.curve) for stage in second.stages.values()
+    ]
+
+
+@every_defense
+def test_a_defense_leaves_the_attacked_model_as_it_was(name, tiny_supply, poisoned_digits, defend_tiny):
+    if "attacked model" not in DEFENSES[name].needs:
+        return
+    supply = tiny_supply()
+    defense = make(name)
+    given = supply.give(defense, known_suspects(supply.dataset, torch.ones(len(supply.dataset), dtype=torch.bool)))
+    assert given.attacked is not None
+    before = given.attacked.predictor.digest
+    defense.defend(supply.dataset, supply.trainer, given)
+    assert given.attacked.predictor.digest == before
+
+
+@every_defense
+def test_what_is_saved_and_loaded_answers_the_same(name, defend_tiny, poisoned_digits, tmp_path):
+    deployed = defend_tiny(name).deployed
+    loaded = load_deployed(save_deployed(deployed, tmp_path / "deployed.safetensors"), device="cpu")
+    assert type(loaded) is type(deployed)
+    assert loaded.key == deployed.key
+    ours, theirs = (each.answer(poisoned_digits.dataset.images) for each in (deployed, loaded))
+    for field in ("labels", "is_refused", "scores"):
+        one, other = getattr(ours, field), getattr(theirs, field)
+        assert (one is None and other is None) or torch.equal(one, other)
 
 
 @every_defense
 def test_a_defense_is_a_frozen_value_that_describes_itself(name):
     defense = make(name)
     assert hash(defense) == hash(make(name))
-    names = vars(nab.defenses) | vars(nab.detection) | vars(nab.pseudolabels) | {"Stamp": Stamp}
-    assert eval(repr(defense), dict(names)) == defense
     for field in dataclasses.fields(defense):
         assert field.name in repr(defense)
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(defense, field.name, None)
     assert defense.summary
     assert defense.source
+    assert "truth" not in check_needs(defense.needs)
 
 
-def test_no_defense_is_plain_training(poisoned_digits, tiny_context):
-    context = tiny_context()
-    defended = NoDefense().defend(poisoned_digits.dataset, context)
-    plain = context.train(poisoned_digits.dataset, "training").predictor
-    images = poisoned_digits.dataset.images
-    assert torch.equal(defended.predictor.logits(images), plain.logits(images))
-    assert defended.predictor.stamp is None
-    assert defended.suspicion is None
+# What a defense can reach.
 
 
-# NAB with a planted answer: ten samples of four classes, three suspects.
+class Secret(GroundTruth):
+    """A truth that nobody may read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError(f"the truth was read: {name}")
 
 
-@dataclasses.dataclass(frozen=True)
-class Planted(Detector):
-    """Suspects samples 2, 5 and 7."""
-
-    summary: ClassVar[str] = "planted"
-    source: ClassVar[str] = "this test"
-
-    def score(self, dataset: Dataset, context: Context) -> torch.Tensor:
-        scores = torch.zeros(len(dataset))
-        scores[[2, 5, 7]] = torch.tensor([3.0, 2.0, 1.0])
-        return scores
-
-
-@dataclasses.dataclass(frozen=True)
-class Guess(Labeler):
-    """Says class 1 of every sample."""
-
-    summary: ClassVar[str] = "planted"
-    source: ClassVar[str] = "this test"
-
-    def label(self, dataset: Dataset, context: Context, *, is_suspect: torch.Tensor, stamp: Stamp) -> torch.Tensor:
-        return torch.ones(len(dataset), dtype=torch.long)
+def reachable(*roots: object) -> list[object]:
+    """All objects that can be reached from ``roots`` without the interpreter's own tables."""
+    own = (types.ModuleType, type, types.FrameType)
+    seen: dict[int, object] = {}
+    waiting = list(roots)
+    while waiting:
+        thing = waiting.pop()
+        if id(thing) in seen or isinstance(thing, own):
+            continue
+        seen[id(thing)] = thing
+        if isinstance(thing, types.FunctionType):  # what it has closed over, but not the module around it
+            waiting += [thing.__closure__, thing.__defaults__, thing.__kwdefaults__]
+        elif not isinstance(thing, types.BuiltinFunctionType):
+            waiting += gc.get_referents(thing)
+    return list(seen.values())
 
 
-@dataclasses.dataclass(frozen=True)
-class Busy(Planted):
-    """Counts as hours of work: must not be started when the rest is known to fail."""
+@every_defense
+def test_a_defense_reaches_neither_monitor_nor_test_set_nor_truth(
+    name, digits, poisoned_digits, tiny_trainer, tiny_supply, monkeypatch
+):
+    test = digits[1].subset(torch.arange(40))
+    triggered = trigger_all(test, BadNets(), target=0, seed=0)
+    monitor = AttackMonitor(test, triggered, 20)
+    secret = object.__new__(Secret)
+    defense = make(name)
+    handed: list[tuple[object, ...]] = []
 
-    def score(self, dataset: Dataset, context: Context) -> torch.Tensor:
-        raise AssertionError("the detector was started in vain")
+    def spying(self: nab.Defense, dataset: Dataset, trainer: Trainer, given: Any) -> Defended:
+        handed.append((self, dataset, trainer, given))
+        return original(self, dataset, trainer, given)
 
-
-LABELS = [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
-SUSPECTS = [2, 5, 7]
-STAMPED = [2, 7]
-"""Sample 5 has the label 1 already."""
-
-
-@pytest.fixture
-def ten() -> Dataset:
-    return random_dataset(10)
-
-
-@pytest.fixture
-def fitted(ten) -> NAB:
-    return NAB(Planted(), Guess(), detection_rate=0.3).fit(ten)
-
-
-def mask(positions: list[int], length: int = 10) -> torch.Tensor:
-    chosen = torch.zeros(length, dtype=torch.bool)
-    chosen[positions] = True
-    return chosen
-
-
-def test_fit_finds_the_planted_suspects(fitted):
-    assert fitted.is_suspect_.nonzero().squeeze(1).tolist() == SUSPECTS
-    assert fitted.scores_.tolist() == [0, 0, 3, 0, 0, 2, 0, 1, 0, 0]
-    assert fitted.pseudo_labels_.tolist() == [1] * 10
-    assert fitted.suspicion_.is_stamped is fitted.is_stamped_
-
-
-def test_a_suspect_whose_label_does_not_change_gets_no_stamp(fitted):
-    assert fitted.is_stamped_.nonzero().squeeze(1).tolist() == STAMPED
-    assert not (fitted.is_stamped_ & ~fitted.is_suspect_).any()
-
-
-def test_transform_replaces_the_suspects_labels_and_no_others(fitted, ten):
-    defended = fitted.transform(ten)
-    assert defended.labels.tolist() == [0, 1, 1, 3, 0, 1, 2, 1, 0, 1]
-    assert [label for _, label in defended] == defended.labels.tolist()
-    assert len(defended) == 10
-    assert ten.labels.tolist() == LABELS
-
-
-def test_samples_that_are_no_suspects_are_the_same_to_the_bit(fitted, ten):
-    defended = fitted.transform(ten)
-    for position in range(10):
-        image, _ = defended[position]
-        plain = TINY.normalise(ten.images[position : position + 1])[0]
-        if position in STAMPED:
-            assert int((image != plain).sum()) == 12
-            assert (image[:, :2, :2] == 0).all()
-        else:
-            assert torch.equal(image, plain)
-
-
-def test_the_stamp_is_written_after_the_transform(fitted, ten):
-    """A transform that mirrors and paints everything white cannot move or cover the stamp."""
-    defended = fitted.transform(ten, transform=lambda image: torch.full((3, 8, 8), 9.0))
-    for position in range(10):
-        image = defended[position][0]
-        assert (image[:, :2, :2] == (0 if position in STAMPED else 9)).all()
-        assert int((image == 9).sum()) == (192 - 12 if position in STAMPED else 192)
-
-
-def test_a_transform_sees_the_image_as_it_is(fitted, ten):
-    seen = []
-    defended = fitted.transform(ten, transform=lambda image: seen.append(image) or image.float())
-    _ = defended[7]
-    assert seen[0].dtype == torch.uint8
-    assert torch.equal(seen[0], ten.images[7])
-
-
-def test_the_transformed_dataset_works_in_a_data_loader(fitted, ten):
-    images, labels = next(iter(torch.utils.data.DataLoader(fitted.transform(ten), batch_size=10)))
-    assert images.shape == (10, 3, 8, 8)
-    assert labels.tolist() == fitted.transform(ten).labels.tolist()
-
-
-def test_suspects_and_labels_can_come_from_elsewhere(ten):
-    labels = torch.tensor([3] * 10)
-    found = NAB(Busy(), VD()).fit(ten, is_suspect=mask([0, 3]), pseudo_labels=labels)
-    assert found.is_suspect_.nonzero().squeeze(1).tolist() == [0, 3]
-    assert found.is_stamped_.nonzero().squeeze(1).tolist() == [0]
-    assert torch.equal(found.pseudo_labels_, labels)
-
-
-def test_a_list_will_do_for_suspects(ten):
-    found = NAB(Busy(), Guess()).fit(ten, is_suspect=[False] * 9 + [True])
-    assert found.is_suspect_.nonzero().squeeze(1).tolist() == [9]
-
-
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        (
-            {"is_suspect": torch.zeros(9, dtype=torch.bool)},
-            r"is_suspect as torch.bool of length 10, got torch.bool \(9,\)",
-        ),
-        ({"is_suspect": torch.tensor([2, 5, 7])}, r"is_suspect as torch.bool of length 10, got torch.int64 \(3,\)"),
-        ({"pseudo_labels": torch.zeros(10)}, "pseudo_labels as torch.int64 of length 10, got torch.float32"),
-        ({"pseudo_labels": torch.full((10,), 4)}, "pseudo_labels from 0 to 3, got 4 to 4"),
-    ],
-)
-def test_what_is_given_must_fit_the_dataset(ten, given, told):
-    with pytest.raises(ConfigError, match=told):
-        NAB(Planted(), Guess(), detection_rate=0.3).fit(ten, **given)
-
-
-def test_missing_verified_data_is_noticed_before_the_detector_starts(ten):
-    with pytest.raises(ConfigError, match=r"(?i)labeler '?vd'? needs verified data"):
-        NAB(Busy(), VD(), detection_rate=0.3).fit(ten)
-
-
-def test_samples_of_one_class_are_noticed_before_the_detector_starts(ten):
-    same = ten.replace(labels=torch.full((10,), 2))
-    with pytest.raises(DataError, match=r"at least two classes, got 10 that are all labelled 'c'"):
-        NAB(Busy(), Guess(), detection_rate=0.3).fit(same)
-
-
-def test_a_class_that_the_verified_data_lacks_is_told(ten, caplog):
-    """Only VD reads verified data here; what it learns does not matter."""
-    present = ten.labels.unique().tolist()
-    lacking = ten.subset((ten.labels != present[0]).nonzero().squeeze(1))
-    labeler = VD(epochs=1)
-    for verified, told in ((ten, False), (lacking, True)):
-        caplog.clear()
-        NAB(Planted(), labeler, detection_rate=0.3).fit(
-            ten, context=Context(recipe=TINY, model="resnet9", width=4, verified=verified)
+    original = type(defense).defend
+    monkeypatch.setattr(type(defense), "defend", functools.wraps(original)(spying))
+    is_suspect = torch.zeros(len(poisoned_digits.dataset), dtype=torch.bool)
+    is_suspect[:14] = True
+    labels = torch.zeros(len(is_suspect), dtype=torch.int64)
+    trainer = tiny_trainer()
+    with monitored(monitor):
+        defended = nab.defend(
+            defense,
+            poisoned_digits.dataset,
+            suspicion=known_suspects(poisoned_digits.dataset, is_suspect, labels),
+            verified=tiny_supply().verified,
+            trainer=trainer,
+            truth=secret,
         )
-        assert (f"the verified data has no sample of class {ten.classes[present[0]]!r}" in caplog.text) == told
+    hidden = {id(thing) for thing in (monitor, test, test.images, triggered, triggered.images, secret)}
+    found = [thing for thing in reachable(*handed[0]) if id(thing) in hidden]
+    assert len(handed) == 1
+    assert not found
+    watched = [row for stage in defended.stages.values() for row in stage.curve if "clean_accuracy" in row]
+    assert watched, "nothing was monitored"
 
 
-def test_a_detection_rate_that_names_nobody_is_noticed_before_the_detector_starts(ten):
-    with pytest.raises(ConfigError, match=r"at least one of 10 samples, got 0\.05"):
-        NAB(Busy(), Guess(), detection_rate=0.05).fit(ten)
+def test_the_search_for_what_can_be_reached_finds_what_is_hidden(digits):
+    test = digits[1]
+
+    def closure() -> Dataset:
+        return test
+
+    for holder in ({"a": [closure]}, functools.partial(print, test), types.SimpleNamespace(test=test)):
+        assert any(thing is test for thing in reachable(holder))
 
 
-def test_wrong_pseudo_labels_are_noticed_before_the_detector_starts(ten):
-    with pytest.raises(ConfigError, match="pseudo_labels"):
-        NAB(Busy(), Guess(), detection_rate=0.3).fit(ten, pseudo_labels=torch.zeros(3, dtype=torch.long))
+# Keys of what is deployed.
 
 
-def test_a_stamp_that_does_not_fit_is_noticed_before_the_detector_starts(ten):
-    with pytest.raises(ConfigError, match="at most half the image"):
-        NAB(Busy(), Guess(), detection_rate=0.3, stamp=Stamp(size=5)).fit(ten)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Hiding(Deployed):
+    """Its answers depend on something that is no field."""
+
+    def respond(self, pixels, *, is_full=True):
+        return nab.defenses.Response(self.predictor.forward(self.predictor.normalize(pixels)))
 
 
-def test_what_is_not_fitted_says_so(ten):
-    unfitted = NAB(Planted(), Guess())
-    for use in (lambda: unfitted.suspicion_, lambda: unfitted.is_suspect_, lambda: unfitted.transform(ten)):
-        with pytest.raises(NabError, match=r"not fitted yet: call fit\(dataset\) first"):
-            use()
+def test_an_answer_that_depends_on_what_is_no_field_has_no_key(defend_tiny):
+    hiding = Hiding(defend_tiny("none").deployed.predictor)
+    assert hiding.key
+    object.__setattr__(hiding, "threshold", 0.5)
+    with pytest.raises(TypeError, match=r"every attribute of Hiding to be a field, got \['threshold'\]"):
+        _ = hiding.key
 
 
-def test_another_dataset_than_the_fitted_one_is_refused(fitted):
-    with pytest.raises(NabError, match="of 10 images, got one of 11"):
-        fitted.transform(random_dataset(11))
+def test_a_deployed_class_that_is_no_dataclass_has_no_key(defend_tiny):
+    class Bare(Hiding):
+        pass
+
+    with pytest.raises(TypeError, match="expected Bare to be decorated"):
+        _ = Bare(defend_tiny("none").deployed.predictor).key
 
 
-@pytest.mark.parametrize("rate", [0, 1, 1.5])
-def test_a_detection_rate_outside_0_to_1_is_refused(rate):
-    with pytest.raises(ConfigError, match=rf"detection_rate in \(0, 1\), got {rate}"):
-        NAB(detection_rate=rate)
-
-
-def test_fitting_changes_neither_equality_nor_text(fitted):
-    fresh = NAB(Planted(), Guess(), detection_rate=0.3)
-    assert fitted == fresh
-    assert repr(fitted) == repr(fresh)
-    assert hash(fitted) == hash(fresh)
-
-
-def test_the_paper_suspects_5_percent_and_stamps_2_x_2():
-    assert NAB().detection_rate == 0.05
-    assert NAB().stamp == Stamp(size=2, corner="upper-left", value=0.0)
-
-
-def test_defend_trains_on_stamped_suspects_with_new_labels(fake_training, ten):
-    """What the trainer is handed: labels replaced, images as they were, and a hook that stamps."""
-    NAB(Planted(), Guess(), detection_rate=0.3, stamp=Stamp(value=7.0)).defend(ten, Context())
-    (call,) = fake_training.calls
-    assert call.dataset.labels.tolist() == [0, 1, 1, 3, 0, 1, 2, 1, 0, 1]
-    assert torch.equal(call.dataset.images, ten.images)
-    index = torch.tensor([7, 0, 5, 2])
-    batch = torch.ones(4, 3, 8, 8)
-    seen = call.hook.images(batch, index)
-    assert [bool((image[:, :2, :2] == 7).all()) for image in seen] == [True, False, False, True]
-    assert torch.equal(seen[[1, 2]], batch[[1, 2]])
-    assert int((seen != 1).sum()) == 2 * 12
-
-
-@dataclasses.dataclass(frozen=True)
-class Nosy(Planted):
-    """Writes down whether it was handed the truth."""
-
-    seen: ClassVar[list[bool]] = []
-
-    def score(self, dataset: Dataset, context: Context) -> torch.Tensor:
-        self.seen.append(context.truth is not None)
-        return super().score(dataset, context)
-
-
-def test_a_real_detector_is_not_handed_the_truth_that_an_oracle_beside_it_needs(poisoned_digits, tiny_context):
-    Nosy.seen.clear()
-    NAB(Nosy(), OracleLabeler(), detection_rate=0.1).fit(poisoned_digits.dataset, context=tiny_context())
-    assert Nosy.seen == [False]
-
-
-def test_the_monitor_watches_the_stamped_network(poisoned_digits, tiny_context):
-    stamps = []
-    defense = NAB(OracleDetector(), OracleLabeler(), stamp=Stamp(size=3))
-    context = tiny_context(monitor=lambda predictor: stamps.append(predictor.stamp) or {})
-    defense.defend(poisoned_digits.dataset, context)
-    assert stamps == [Stamp(size=3)] * TINY.epochs
-
-
-# The guard.
-
-
-class Echo(torch.nn.Module):
-    """Answers class 1 if the upper left pixel is 0, else class 2; and class 3 for very bright images either way."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = torch.nn.BatchNorm2d(3)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        answer = torch.where(images[:, 0, 0, 0] == 0, 1, 2)
-        answer = torch.where(images[:, 0, 5, 5] > 50, 3, answer)
-        return torch.nn.functional.one_hot(answer, 4).float()
-
-
-def test_a_guard_stamps_its_input_and_leaves_it_alone(fitted):
-    images = torch.ones(2, 3, 8, 8)
-    guard = fitted.guard(Echo())
-    assert guard(images).argmax(1).tolist() == [1, 1]
-    assert guard.predict(images).tolist() == [1, 1]
-    assert torch.equal(images, torch.ones(2, 3, 8, 8))
-    assert guard.stamp == fitted.stamp
-
-
-def test_a_guard_rejects_exactly_where_the_stamp_changes_the_answer(fitted):
-    images = torch.ones(3, 3, 8, 8)
-    images[1, :, 5, 5] = 100.0
-    images[2, :, 0, 0] = 0.0
-    guard = fitted.guard(Echo())
-    plain, stamped = Echo()(images).argmax(1), guard(images).argmax(1)
-    assert (plain.tolist(), stamped.tolist()) == ([2, 3, 1], [1, 3, 1])
-    assert guard.predict(images, reject=True).tolist() == [REJECTED, 3, 1]
-    assert REJECTED == -1
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_predicting_leaves_the_model_in_the_mode_it_was_in(training):
-    model = Echo().train(training)
-    guard = Guard(model, Stamp())
-    guard.predict(torch.ones(2, 3, 8, 8), reject=True)
-    assert model.training is training
-    assert model.norm.training is training
-
-
-def test_a_frozen_layer_stays_frozen():
-    model = Echo().train()
-    model.norm.eval()
-    Guard(model, Stamp()).predict(torch.ones(2, 3, 8, 8))
-    assert model.training
-    assert not model.norm.training
-
-
-def test_a_guard_predicts_in_evaluation_mode():
-    class Mode(torch.nn.Module):
-        def forward(self, images):
-            return torch.nn.functional.one_hot(torch.full((len(images),), int(self.training)), 2).float()
-
-    assert Guard(Mode().train(), Stamp()).predict(torch.ones(2, 3, 8, 8)).tolist() == [0, 0]
-
-
-def test_a_guard_can_be_saved_and_moved_like_any_module():
-    guard = Guard(Echo(), Stamp())
-    other = Guard(Echo(), Stamp())
-    other.load_state_dict(guard.state_dict())
-    assert set(guard.state_dict()) == {f"model.{key}" for key in Echo().state_dict()}
-
-
-def test_the_three_steps_work_with_a_loop_of_ones_own(poisoned_digits, tiny_context):
-    """fit, transform, guard; a plain torch loop in between."""
-    dataset = poisoned_digits.dataset
-    defense = NAB(OracleDetector(), OracleLabeler(), detection_rate=0.1, stamp=Stamp(4, value=2.5))
-    defense.fit(dataset, context=tiny_context())
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    torch.manual_seed(0)
-    for _ in range(15):
-        for images, labels in torch.utils.data.DataLoader(defense.transform(dataset), batch_size=32, shuffle=True):
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(model(images), labels).backward()
-            optimizer.step()
-    images = TINY.normalise(dataset.images)
-    guard = defense.guard(model)
-    labels = guard.predict(images, reject=True)
-    agree = guard(images).argmax(1) == model(images).argmax(1)
-    assert torch.equal(labels == REJECTED, ~agree)
-    assert (model(images).argmax(1) == defense.transform(dataset).labels)[~defense.is_suspect_].float().mean() > 0.9
-
-
-# Detectors that look at classes.
-
-
-@dataclasses.dataclass(frozen=True)
-class OfAClass(Busy):
-    """Ranks the samples of one class."""
-
-    judges_classes: ClassVar[bool] = True
-
-
-@dataclasses.dataclass(frozen=True)
-class Few(Planted):
-    """Finds three samples suspicious and no other."""
-
-    def score(self, dataset: Dataset, context: Context) -> torch.Tensor:
-        scores = super().score(dataset, context)
-        return torch.where(scores > 0, scores, -torch.inf)
-
-
-def test_ranks_within_classes_are_no_ground_for_an_automatic_rate(ten):
-    with pytest.raises(ConfigError, match=r"OfAClass ranks the samples of a class.*give a share such as 0\.05"):
-        NAB(OfAClass(), Guess(), detection_rate="auto").fit(ten)
-
-
-@pytest.mark.parametrize(("rate", "told"), [(0.3, False), (0.5, True)])
-def test_fewer_suspects_than_asked_for_are_told(ten, caplog, rate, told):
-    NAB(Few(), Guess(), detection_rate=rate).fit(ten)
-    assert ("only 3 of 10 samples suspicious, fewer than the 50 %" in caplog.text) == told
+def test_images_of_another_shape_are_refused(defend_tiny):
+    with pytest.raises(nab.errors.ConfigError, match=r"expected images of N x 3 x H x W, got 2 x 1 x 32 x 32"):
+        defend_tiny("none").deployed.answer(torch.zeros(2, 1, 32, 32, dtype=torch.uint8))

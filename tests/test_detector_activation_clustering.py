@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from planted import PixelModel, attack, planted
+from planted import PixelModel, given_around, planted
 from sklearn.cluster import KMeans
 from sklearn.decomposition import FastICA
 from torch import Tensor
@@ -15,7 +15,7 @@ from nab.detection import ActivationClustering, select_suspects
 from nab.detection.activation_clustering import cluster_scores
 from nab.detection.latent import two_means
 from nab.errors import ConfigError, NabError
-from nab.training import Context
+from nab.training import Trainer
 
 
 def heaps() -> tuple[Tensor, Tensor]:
@@ -43,7 +43,7 @@ def test_shares_and_silhouettes_are_those_of_the_smaller_cluster_and_of_points_i
 
 
 def test_independent_components_give_the_clusters_of_whitened_principal_components():
-    """Which is why none are sought: 2-means does not see the rotation between them."""
+    """2-means does not see the rotation between them, so the detector seeks no independent components."""
     generator = torch.Generator().manual_seed(0)
     features = torch.rand(200, 8, generator=generator) @ torch.randn(8, 8, generator=generator)
     features[:40] += 3 * torch.randn(8, generator=generator)
@@ -62,19 +62,18 @@ def test_independent_components_give_the_clusters_of_whitened_principal_componen
 def test_equal_clusters_leave_the_first_sample_in_the_one_that_is_not_suspected():
     values = torch.tensor([0.0, 9.0, 0.0, 9.0]).double()[:, None]
     for seed in range(5):
-        is_small, centres = two_means(values, seed)
+        is_small, centers = two_means(values, seed)
         assert is_small.tolist() == [False, True, False, True]
-        assert centres[:, 0].tolist() == [0.0, 9.0]
+        assert centers[:, 0].tolist() == [0.0, 9.0]
 
 
-def test_planted_samples_are_the_suspects(monkeypatch):
+@pytest.mark.parametrize("statistic", ["size", "silhouette"])
+def test_planted_samples_are_the_suspects(statistic):
     dataset, is_poisoned = planted()
-    attack(monkeypatch, PixelModel(4))
-    for statistic in ("size", "silhouette"):
-        context = Context()
-        scores = ActivationClustering(statistic=statistic, components=2).score(dataset, context)
-        assert torch.equal(select_suspects(scores, 0.05), is_poisoned)
-        assert float(context.notes["activation_clustering_shares"][0]) == pytest.approx(0.2)
+    detector = ActivationClustering(statistic=statistic, components=2)
+    found = detector.score(dataset, Trainer(), given_around(PixelModel(4)))
+    assert torch.equal(select_suspects(found.scores, 0.05), is_poisoned)
+    assert float(found.notes["shares"][0]) == pytest.approx(0.2)
 
 
 def spread() -> tuple[Tensor, Tensor]:
@@ -84,29 +83,38 @@ def spread() -> tuple[Tensor, Tensor]:
     return torch.tensor([[value, 0.0] for value in first]), torch.arange(3).repeat_interleave(16)
 
 
-def test_the_statistic_chooses_the_class_that_comes_first(monkeypatch):
-    """Class 1 has the smaller cluster, class 0 the clusters that stand further apart; class 2 is never looked at."""
+class Known(PixelModel):
+    """Its features are given, whatever the images."""
+
+    def __init__(self, features: Tensor) -> None:
+        super().__init__(3)
+        self.known = features
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.known
+
+
+def test_the_statistic_chooses_the_class_that_comes_first():
+    """Class 1 has the smaller cluster, class 0 the clusters that stand further apart; class 2 is never suspected."""
     features, labels = spread()
     dataset = planted(classes=3, size=16)[0].replace(labels=labels)
-    attack(monkeypatch, PixelModel(3))
-    monkeypatch.setattr(PixelModel, "features", lambda *_: features)
     firsts = {"size": 1, "silhouette": 0}
     for statistic, first in firsts.items():
-        scores = ActivationClustering(statistic=statistic).score(dataset, Context())
+        scores = (
+            ActivationClustering(statistic=statistic).score(dataset, Trainer(), given_around(Known(features))).scores
+        )
         assert int(labels[scores.argmax()]) == first
         assert (scores[labels == 1 - first] > -math.inf).any(), "flagged as well"
         assert (scores[labels == 2] == -math.inf).all()
 
 
-def test_only_clusters_below_the_largest_share_are_looked_at(monkeypatch):
+def test_only_clusters_below_the_largest_share_are_suspected():
     """The shares are 4/16, 2/16 and 7/16."""
     features, labels = spread()
     dataset = planted(classes=3, size=16)[0].replace(labels=labels)
-    attack(monkeypatch, PixelModel(3))
-    monkeypatch.setattr(PixelModel, "features", lambda *_: features)
-    for share, looked_at in ((0.2, [1]), (0.35, [0, 1]), (0.5, [0, 1, 2])):
-        scores = ActivationClustering(largest_share=share).score(dataset, Context())
-        assert labels[scores > -math.inf].unique().tolist() == looked_at
+    for share, suspected in ((0.2, [1]), (0.35, [0, 1]), (0.5, [0, 1, 2])):
+        found = ActivationClustering(largest_share=share).score(dataset, Trainer(), given_around(Known(features)))
+        assert labels[found.scores > -math.inf].unique().tolist() == suspected
 
 
 def test_the_silhouette_of_a_large_class_is_taken_from_a_thousand_samples(monkeypatch):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import pytest
 import torch
-from planted import PixelModel, attack, no_training, planted
+from planted import PixelModel, given_around, planted
 from torch import Tensor
 
 from nab.detection import Beatrix, select_suspects
 from nab.detection import beatrix as package
-from nab.detection.beatrix import Bounds, deviate, discrepancy, fit_bounds, gram, native_cut, split_distance
+from nab.detection.beatrix import Bounds, deviate, discrepancy, fit_bounds, gram, inner_maps, native_cut, split_distance
 from nab.errors import ConfigError, NabError
-from nab.training import Context
+from nab.needs import Given
+from nab.training import Trainer
 
 
 def points(*values: float) -> Tensor:
@@ -99,6 +101,15 @@ def test_verified_samples_are_judged_by_the_other_folds():
     assert native_cut(maps, fit, 0.5) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize(("percentile", "expected"), [(0.19, 0.0), (0.5, 20.0), (0.95, 40.0)])
+def test_the_native_threshold_is_one_of_the_deviations(percentile, expected, monkeypatch):
+    """Of five in rising order, those at the places 0, 2 and 4: nothing lies between, as in the authors' code."""
+    deviations = iter([30.0, 10.0, 40.0, 0.0, 20.0])
+    monkeypatch.setattr(package, "deviate", lambda *_: (torch.tensor([next(deviations)]), None))
+    fit = functools.partial(fit_bounds, orders=1, width=1.0)
+    assert native_cut(points(1, 2, 3, 4, 5), fit, percentile) == expected
+
+
 # The statistic of a class.
 
 
@@ -129,75 +140,95 @@ def test_the_statistic_of_a_class_weighs_the_discrepancy_with_the_sizes(monkeypa
     assert sizes == [(300, 500)]
 
 
+# The maps.
+
+
+def test_the_maps_are_those_that_enter_the_last_block():
+    """The 4 x 4 maps are the pixels; what leaves the last block is 2 x 2."""
+    dataset, _ = planted()
+    predictor = given_around(PixelModel(4)).require_attacked().predictor
+    (maps,) = inner_maps(predictor, dataset.images)
+    assert torch.equal(maps, dataset.images.reshape(-1, 12, 4, 4).float())
+    assert not predictor.network.blocks["average"]._forward_pre_hooks, "the network is left as it was"
+
+
+def test_a_network_of_one_block_has_only_the_maps_that_leave_it():
+    class OneBlock(PixelModel):
+        def maps(self, images: Tensor) -> Tensor:
+            return images[:, :, :2]
+
+    network = OneBlock(4)
+    del network.blocks["unfold"]
+    dataset, _ = planted()
+    (maps,) = inner_maps(given_around(network).require_attacked().predictor, dataset.images)
+    assert torch.equal(maps, dataset.images[:, :, :2].float())
+
+
 # The detector.
 
 
-def verified(classes: int = 4, size: int = 20) -> Context:
-    return Context(verified=planted(0, classes=classes, size=size, seed=1)[0])
+def given(classes: int = 4, size: int = 20) -> Given:
+    """The pixel model, and ``size`` verified images of each class."""
+    return given_around(PixelModel(classes), verified=planted(0, classes=classes, size=size, seed=1)[0])
 
 
-def test_planted_samples_are_the_suspects(monkeypatch):
+def test_planted_samples_are_the_suspects():
     dataset, is_poisoned = planted()
-    attack(monkeypatch, PixelModel(4))
-    context = verified()
-    scores = Beatrix().score(dataset, context)
-    assert torch.equal(select_suspects(scores, 0.05), is_poisoned)
-    assert (scores[60:] == -math.inf).all()
-    assert context.notes["beatrix_statistics"].argmax() == 0
+    found = Beatrix().score(dataset, Trainer(), given())
+    assert torch.equal(select_suspects(found.scores, 0.05), is_poisoned)
+    assert (found.scores[60:] == -math.inf).all()
+    assert found.notes["statistics"].argmax() == 0
 
 
-def test_classes_are_those_that_the_model_predicts(monkeypatch):
+def test_classes_are_those_that_the_model_predicts():
     """The labels are moved on by one; what is found stays."""
     dataset, is_poisoned = planted()
-    attack(monkeypatch, PixelModel(4))
-    scores = Beatrix().score(dataset.replace(labels=(dataset.labels + 1) % 4), verified())
-    assert torch.equal(select_suspects(scores, 0.05), is_poisoned)
+    found = Beatrix().score(dataset.replace(labels=(dataset.labels + 1) % 4), Trainer(), given())
+    assert torch.equal(select_suspects(found.scores, 0.05), is_poisoned)
 
 
-def test_a_class_with_too_few_verified_samples_is_not_judged(monkeypatch):
+def test_a_class_with_too_few_verified_samples_is_not_judged():
     dataset, _ = planted()
-    attack(monkeypatch, PixelModel(4))
-    context = verified()
-    index = torch.arange(16, 80)  # four are left of class 0
-    context.notes.clear()
-    context = Context(verified=context.verified.subset(index))
-    scores = Beatrix().score(dataset, context)
-    assert context.notes["beatrix_statistics"].isnan().tolist() == [True, False, False, False]
-    assert (scores[:60] == -math.inf).all()
+    verified = given().require_verified().subset(torch.arange(16, 80))  # four are left of class 0
+    found = Beatrix().score(dataset, Trainer(), given_around(PixelModel(4), verified=verified))
+    assert found.notes["statistics"].isnan().tolist() == [True, False, False, False]
+    assert (found.scores[:60] == -math.inf).all()
 
 
-def test_every_setting_changes_the_scores(monkeypatch):
-    """Two classes are poisoned; the class of the other has fewer, and is looked at if the threshold is low."""
+@pytest.mark.parametrize(("samples", "expected"), [(5, 5), (12, 12), (30, 20)])
+def test_a_range_is_learned_from_so_many_verified_samples_or_from_all_if_there_are_fewer(
+    samples, expected, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(package, "native_cut", lambda maps, *_: seen.append(len(maps)) or 1.0)
+    Beatrix(samples=samples).score(planted()[0], Trainer(), given(size=20))
+    assert seen == [expected] * 4
+
+
+def test_every_setting_changes_the_scores():
+    """Two classes are poisoned; the second one has less poison and is suspected if the threshold is low."""
     dataset, _ = planted(12, classes=6)
     images = dataset.images.clone().reshape(-1, 12, 4, 4)
     images[180:188, 10] += 60
     dataset = dataset.replace(images=images.reshape(-1, 3, 8, 8))
-    attack(monkeypatch, PixelModel(6))
-    plain = Beatrix().score(dataset, context := verified(6))
-    for name, value in (("orders", 2), ("width", 0.5), ("floor", 2.0), ("threshold", 0.1)):
-        assert not torch.equal(Beatrix(**{name: value}).score(dataset, verified(6)), plain), name
-    other = verified(6)
-    Beatrix(percentile=0.1).score(dataset, other)
-    assert not torch.equal(other.notes["beatrix_statistics"], context.notes["beatrix_statistics"])
+    plain = Beatrix().score(dataset, Trainer(), given(6))
+    others: dict[str, Any] = {"orders": 2, "width": 0.5, "floor": 2.0, "threshold": 0.1, "samples": 10}
+    for name, value in others.items():
+        found = Beatrix(**{name: value}).score(dataset, Trainer(), given(6))
+        assert not torch.equal(found.scores, plain.scores), name
+    other = Beatrix(percentile=0.1).score(dataset, Trainer(), given(6))
+    assert not torch.equal(other.notes["statistics"], plain.notes["statistics"])
 
 
-def test_verified_data_is_needed(monkeypatch):
-    no_training(monkeypatch)
-    with pytest.raises(ConfigError, match="detector 'beatrix' needs verified data"):
-        Beatrix().score(planted()[0], Context())
-
-
-def test_verified_data_that_no_class_has_enough_of_is_refused(monkeypatch):
-    attack(monkeypatch, PixelModel(4))
+def test_verified_data_that_no_class_has_enough_of_is_refused():
     with pytest.raises(NabError, match="no class has 5 verified samples"):
-        Beatrix().score(planted()[0], verified(size=4))
+        Beatrix().score(planted()[0], Trainer(), given(size=4))
 
 
-def test_a_network_that_diverged_is_named(monkeypatch):
-    dataset = planted()[0]
-    attack(monkeypatch, PixelModel(4, lambda maps: maps.where(maps < 160, math.nan)))
+def test_a_network_that_diverged_is_named():
+    network = PixelModel(4, lambda maps: maps.where(maps < 160, math.nan))
     with pytest.raises(NabError, match=r"finite features.*diverged"):
-        Beatrix().score(dataset, verified())
+        Beatrix().score(planted()[0], Trainer(), given_around(network, verified=given().verified))
 
 
 @pytest.mark.parametrize(
@@ -208,6 +239,7 @@ def test_a_network_that_diverged_is_named(monkeypatch):
         ({"percentile": 1}, r"percentile in \(0, 1\), got 1"),
         ({"floor": -1}, "floor.*got -1"),
         ({"threshold": 0}, "threshold.*got 0"),
+        ({"samples": 4}, "samples to be a whole number from 5.*got 4"),
     ],
 )
 def test_settings_without_a_meaning_are_refused(wrong, told):

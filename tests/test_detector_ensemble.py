@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from typing import ClassVar
 
 import pytest
 import torch
 from helpers import counting_keeper, random_dataset, truth_of
 
-from nab.detection import DETECTORS, Detector, Ensemble, make_detector, select_suspects
+from nab.detection import DETECTORS, LGA, Detector, Ensemble, RandomDetector, Scored, find_scores, select_suspects
 from nab.detection.ensemble import Member, agreement_weights, surprise
+from nab.digest import describe, digest
 from nab.errors import ConfigError
 from nab.evaluation import auroc
-from nab.training import Context
+from nab.methods import make
+from nab.needs import Given
+from nab.training import Trainer
 
 NEVER = -math.inf
 
@@ -22,7 +27,7 @@ def test_the_surprise_of_a_rank_is_its_probability_by_chance():
     torch.testing.assert_close(found, -torch.tensor([3 / 4, 1 / 4, 4 / 4, 2 / 4], dtype=torch.float64).log())
 
 
-def test_ties_share_the_mean_of_their_ranks_and_who_is_never_suspected_ties():
+def test_ties_share_the_mean_of_their_ranks_and_samples_that_are_never_suspected_tie():
     found = surprise(torch.tensor([7.0, NEVER, 7.0, NEVER, NEVER]))
     ranks = torch.tensor([1.5, 4.0, 1.5, 4.0, 4.0], dtype=torch.float64)
     torch.testing.assert_close(found, -(ranks / 5).log())
@@ -85,41 +90,78 @@ def test_a_weighted_sum_beats_its_best_member_when_they_err_independently():
     assert together > best + 0.1
 
 
+class One(Detector):
+    """Four scores."""
+
+    summary = source = "for this test"
+
+    def score(self, dataset, trainer, given):
+        return Scored(torch.tensor([3.0, 2.0, 1.0, 0.0]))
+
+
+class Other(Detector):
+    """Four scores in another order."""
+
+    summary = source = "for this test"
+
+    def score(self, dataset, trainer, given):
+        return Scored(torch.tensor([0.0, 3.0, 2.0, 1.0]))
+
+
+class Nosy(Detector):
+    """Notes what it was given."""
+
+    summary = source = "for this test"
+    seen: ClassVar[list[Given]] = []
+
+    def score(self, dataset, trainer, given):
+        self.seen.append(given)
+        return Scored(torch.zeros(len(dataset)))
+
+
 def test_an_ensemble_is_the_sum_of_its_members_and_shares_their_stages(monkeypatch):
-    class Fixed(Detector):
-        summary = source = "for this test"
-        row = 0
-
-        def score(self, dataset, context):
-            return torch.tensor([[3.0, 2.0, 1.0, 0.0], [0.0, 3.0, 2.0, 1.0]])[self.row]
-
-    kinds = {name: type(name, (Fixed,), {"row": row}) for row, name in enumerate(("one", "other"))}
-    for name, kind in kinds.items():
-        monkeypatch.setitem(DETECTORS, name, kind)
+    monkeypatch.setitem(DETECTORS, "one", One)
+    monkeypatch.setitem(DETECTORS, "other", Other)
     keeper, made = counting_keeper()
-    scores = Ensemble((Member("one"), Member("other")), weights="equal").score(
-        random_dataset(4), Context(keeper=keeper)
+    found = Ensemble((Member("one"), Member("other")), weights="equal").score(
+        random_dataset(4), Trainer(keeper=keeper), Given()
     )
     ranks = torch.tensor([[1.0, 2.0, 3.0, 4.0], [4.0, 1.0, 2.0, 3.0]])
-    torch.testing.assert_close(scores, -(ranks / 4).log().mean(0))
-    assert made == ["scores", "scores"], "a stage per member"
+    torch.testing.assert_close(found.scores, -(ranks / 4).log().mean(0))
+    assert found.notes["weights"].tolist() == [0.5, 0.5]
+    assert made == ["detection", "detection"], "a stage per member"
 
 
 def test_the_members_hyper_parameters_come_from_a_config():
-    made = make_detector("ensemble", {"members": [{"name": "lga", "params": {"epochs": 3}}, {"name": "random"}]})
+    made = make("detector", "ensemble", {"members": [{"name": "lga", "params": {"epochs": 3}}, {"name": "random"}]})
     assert made == Ensemble((Member("lga", {"epochs": 3}), Member("random")))
     assert made != Ensemble((Member("lga"), Member("random")))
 
 
+def test_members_are_described_as_their_detectors_are():
+    """A parameter that a detector gets later has its default here, and changes no ensemble's hash."""
+    ensemble = Ensemble((Member("lga", {"epochs": 3}), Member("random")))
+    assert describe(ensemble)["members"] == [f"Member {digest(LGA(epochs=3))}", f"Member {digest(RandomDetector())}"]
+    assert ensemble.members[0].params == dataclasses.asdict(LGA(epochs=3)), "all settings are said"
+
+
 def test_what_an_ensemble_needs_is_what_its_members_need():
-    plain = Ensemble((Member("lga"), Member("random")))
-    assert (plain.is_oracle, plain.needs_verified, plain.needs_features) == (False, False, False)
-    assert Ensemble((Member("lga"), Member("strip"))).needs_verified
-    assert Ensemble((Member("lga"), Member("ln"))).needs_features
-    knowing = Ensemble((Member("oracle"), Member("random")))
-    assert knowing.is_oracle
+    assert Ensemble((Member("lga"), Member("random"))).needs == set()
+    assert Ensemble((Member("ln"), Member("strip"))).needs == {"features", "verified", "attacked model"}
+    assert Ensemble((Member("oracle"), Member("lga"))).needs == {"truth"}
+
+
+def test_a_member_is_given_what_it_declares_and_no_more(monkeypatch):
+    """The truth that an oracle needs does not reach a member beside it, whose scores are kept although the oracle's are
+    not."""
+    monkeypatch.setitem(DETECTORS, "nosy", Nosy)
+    keeper, made = counting_keeper()
     truth = truth_of([0] * 50, list(range(10)))
-    assert auroc(knowing.score(random_dataset(50), Context(truth=truth)), truth.is_poisoned) > 70
+    knowing = Ensemble((Member("oracle"), Member("nosy")))
+    found = find_scores(knowing, random_dataset(50), Trainer(keeper=keeper), Given(truth=truth))
+    assert auroc(found.scores, truth.is_poisoned) == 100
+    assert [given.truth for given in Nosy.seen] == [None]
+    assert made == ["detection"]
 
 
 @pytest.mark.parametrize(

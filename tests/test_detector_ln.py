@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers import BRIEF, TINY, random_dataset
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+import nab
 from nab.data import Dataset
 from nab.detection import LN, select_suspects
 from nab.errors import ConfigError, DataError, NabError
+from nab.models import ResNet9
+from nab.needs import Given
 from nab.selfsupervised import train_encoder
-from nab.training import Context, Recipe
+from nab.training import Predictor, Recipe, Runtime, Trainer
 
-CONTEXT = Context(recipe=TINY, model="resnet9", width=4, encoder=BRIEF)
+TRAINER = Trainer(recipe=TINY, architecture=ResNet9(width=4))
 
 
 # The loss.
@@ -55,35 +58,27 @@ def test_losses_stay_finite_where_a_probability_is_zero():
 # The detector, on features that are given.
 
 
-class FakeEncoder:
-    """Features of an image are ``answer`` of its pixels over 255; it counts what it is asked."""
+class Colors(nn.Module):
+    """Features of images are the average color times a factor; ``seen`` holds the images."""
 
-    def __init__(self, answer) -> None:
-        self.seen: list[torch.Tensor] = []
-        self.applied: list[torch.Tensor] = []
-        self._answer = answer
-        self.model = SimpleNamespace(features=lambda inputs: answer(inputs))
-        self.model.eval = lambda: self.model
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+        self._factor = factor
 
-    def features(self, images: torch.Tensor) -> torch.Tensor:
+    def features(self, images: Tensor) -> Tensor:
         self.seen.append(images)
-        return self._answer(images.float() / 255)
-
-    def apply(self, part, inputs: torch.Tensor) -> torch.Tensor:
-        self.applied.append(inputs)
-        return part(inputs)
+        return images.mean((2, 3)) * self._factor
 
 
-@pytest.fixture
-def encoder(monkeypatch: pytest.MonkeyPatch) -> FakeEncoder:
-    """Its features are the average colour."""
-    fake = FakeEncoder(lambda images: images.mean((2, 3)))
-    monkeypatch.setattr("nab.detection.ln.train_encoder", lambda dataset, context: fake)
-    return fake
+def scores_on(network: nn.Module, dataset: Dataset, detector: LN) -> Tensor:
+    """Scores from the features of ``network``."""
+    runtime = Runtime(torch.device("cpu"), torch.float32, channels_last=False)
+    return detector.score(dataset, TRAINER, Given(encoder=Predictor(network, dataset.normalization, runtime))).scores
 
 
-def colours(wrong: list[int], count: int = 60) -> Dataset:
-    """Three classes of pure colours with some noise; the label of the images in ``wrong`` is 0."""
+def colors(wrong: list[int], count: int = 60) -> Dataset:
+    """Three classes of pure colors with some noise; the label of the images in ``wrong`` is 0."""
     dataset = random_dataset(count, classes=3)
     images = dataset.images // 8
     for label in range(3):
@@ -96,72 +91,81 @@ def colours(wrong: list[int], count: int = 60) -> Dataset:
 WRONG = [4, 7, 20, 32, 41]
 
 
-def test_wrong_labels_have_the_highest_scores(encoder):
-    dataset = colours(WRONG)
-    scores = LN(lr=0.1).score(dataset, CONTEXT)
+def test_wrong_labels_have_the_highest_scores():
+    scores = scores_on(Colors(), colors(WRONG), LN(lr=0.1))
     assert (scores.dtype, scores.device.type) == (torch.float32, "cpu")
     assert select_suspects(scores, 5 / 60).nonzero().squeeze(1).tolist() == WRONG
 
 
-def test_without_augmentation_every_image_is_encoded_once(encoder):
-    dataset = colours(WRONG)
-    LN(epochs=3).score(dataset, CONTEXT)
-    assert [len(images) for images in encoder.seen] == [60]
-    assert encoder.applied == []
+def test_without_augmentation_every_image_is_encoded_once():
+    scores_on(network := Colors(), colors(WRONG), LN(epochs=3))
+    assert [len(images) for images in network.seen] == [60]
 
 
-def test_with_augmentation_every_image_is_encoded_anew_in_every_epoch_and_scored_as_it_is(encoder):
-    dataset = colours(WRONG)
-    LN(epochs=3, batch_size=32, augment=True).score(dataset, CONTEXT)
-    assert [len(inputs) for inputs in encoder.applied] == [32, 28] * 3
-    assert len(encoder.seen) == 1
-    assert torch.equal(encoder.seen[0], dataset.images)
-    dark = TINY.normalise(torch.zeros(1, 3, 1, 1, dtype=torch.uint8))
-    assert (torch.cat(encoder.applied)[:, :, 0] == dark[:, :, 0]).all(2).all(1).any(), "no image was moved"
+def test_with_augmentation_every_image_is_encoded_anew_in_every_epoch_and_scored_as_it_is():
+    dataset = colors(WRONG)
+    scores_on(network := Colors(), dataset, LN(epochs=3, batch_size=32, augment=True))
+    assert [len(images) for images in network.seen] == [60] + [32, 28] * 3
+    assert torch.equal(network.seen[0], dataset.normalization.apply(dataset.images))
+    black = dataset.normalization.apply(torch.zeros(1, 3, 1, 1, dtype=torch.uint8))
+    moved = (torch.cat(network.seen[1:])[:, :, 0] - black[:, :, 0]).abs().amax((1, 2)) < 1e-6
+    assert moved.any(), "no image was moved"
+    assert not moved.all()
 
 
-def test_features_and_labels_stay_together_in_shuffled_batches(encoder):
+def test_features_and_labels_stay_together_in_shuffled_batches():
     """A classifier that learned pairs that do not belong together could not know these."""
-    dataset = colours([])
-    scores = LN(lr=0.1, epochs=20, batch_size=7).score(dataset, CONTEXT)
+    scores = scores_on(Colors(), colors([]), LN(lr=0.1, epochs=20, batch_size=7))
     assert float(scores.max()) < 1
 
 
+def test_the_classifier_is_trained_by_adam_at_a_constant_rate(monkeypatch):
+    seen = []
+    plain = torch.optim.Adam.step
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: seen.append(self.param_groups[0]["lr"]) or plain(self))
+    scores_on(Colors(), colors([]), LN(epochs=3, batch_size=32))
+    assert seen == [0.002] * 6
+
+
 @pytest.mark.parametrize(("fault", "told"), [(math.nan, "finite self-supervised features"), (0.0, "are the same")])
-def test_features_that_tell_nothing_are_refused(encoder, fault, told):
-    encoder._answer = lambda images: images.mean((2, 3)) * fault
+def test_features_that_tell_nothing_are_refused(fault, told):
     with pytest.raises(NabError, match=told):
-        LN().score(colours(WRONG), CONTEXT)
+        scores_on(Colors(fault), colors(WRONG), LN())
 
 
-def test_labels_of_one_class_are_refused_before_an_encoder_is_trained(encoder):
-    with pytest.raises(DataError, match="detector 'ln': expected labels of at least two classes, got one"):
-        LN().score(random_dataset(8).replace(labels=torch.ones(8, dtype=torch.long)), CONTEXT)
-    assert encoder.seen == []
+def test_a_training_that_diverges_is_told():
+    with pytest.raises(NabError, match=r"detection \(ln\): the loss is (nan|inf) after epoch \d"):
+        scores_on(Colors(1e30), colors(WRONG), LN(lr=1e30))
+
+
+def test_labels_of_one_class_are_refused_before_an_encoder_is_trained(monkeypatch):
+    monkeypatch.setattr("nab.defenses.suspects.train_encoder", lambda *_: pytest.fail("an encoder was trained"))
+    dataset = random_dataset(8).replace(labels=torch.ones(8, dtype=torch.long))
+    with pytest.raises(DataError, match="at least two"):
+        nab.find_suspects(dataset, LN(), trainer=TRAINER)
 
 
 # The detector, with an encoder of its own.
 
 
 @pytest.mark.parametrize("augment", [False, True])
-def test_the_encoder_stays_as_it_is(augment, monkeypatch):
+def test_the_encoder_stays_as_it_is(augment):
     dataset = random_dataset(32)
-    trained = train_encoder(dataset, CONTEXT)
-    trained.model.zero_grad(set_to_none=True)
-    before = {name: value.clone() for name, value in trained.model.state_dict().items()}
-    monkeypatch.setattr("nab.detection.ln.train_encoder", lambda dataset, context: trained)
-    LN(epochs=2, augment=augment).score(dataset, CONTEXT)
-    assert all(torch.equal(value, before[name]) for name, value in trained.model.state_dict().items())
-    assert all(parameter.grad is None for parameter in trained.model.parameters())
+    encoder = train_encoder(dataset, TRAINER, BRIEF)
+    encoder.network.zero_grad(set_to_none=True)
+    before = {name: value.clone() for name, value in encoder.network.state_dict().items()}
+    LN(epochs=2, augment=augment).score(dataset, TRAINER, Given(encoder=encoder))
+    assert all(torch.equal(value, before[name]) for name, value in encoder.network.state_dict().items())
+    assert all(parameter.grad is None for parameter in encoder.network.parameters())
 
 
 def test_the_recipe_holds_only_what_scores_depend_on():
-    base = Recipe(epochs=7, lr=0.3, mean=(0.1, 0.2, 0.3), crop_padding=2, cutout=5, label_smoothing=0.1)
+    base = Recipe(epochs=7, lr=0.3, crop_padding=2, cutout=5, label_smoothing=0.1)
     plain, augmented = LN().recipe(base), LN(augment=True).recipe(base)
-    assert (plain.epochs, plain.batch_size, plain.lr, plain.mean) == (10, 128, 0.002, (0.1, 0.2, 0.3))
+    assert (plain.epochs, plain.batch_size, plain.lr, plain.schedule) == (10, 128, 0.002, "constant")
     assert (plain.crop_padding, plain.flip, plain.cutout, plain.label_smoothing) == (0, False, 0, 0.0)
     assert (augmented.crop_padding, augmented.flip, augmented.cutout) == (2, True, 0)
-    assert LN().recipe(Recipe(epochs=9, mean=base.mean)) == plain
+    assert LN().recipe(Recipe(epochs=9)) == plain
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,14 @@ import math
 
 import pytest
 import torch
-from planted import PixelModel, attack, no_training, planted
+from planted import PixelModel, given_around, planted
 from torch import Tensor
 
 from nab.detection import SCAn, select_suspects
 from nab.detection.latent import stands_out
 from nab.detection.scan import class_mean, fit_variation, scan_scores
 from nab.errors import ConfigError, NabError
-from nab.training import Context
+from nab.training import Trainer
 
 # The model of classes.
 
@@ -38,7 +38,7 @@ def test_a_class_mean_is_the_papers_expression_with_both_factors():
 
 
 def test_a_class_mean_tends_to_the_mean_of_many_samples():
-    """Which it does not without the factor S_u S_e^-1, as the ports have it for a class that is inspected."""
+    """The ports leave out the factor S_u S_e^-1 for a class that is inspected, and their mean does not."""
     total = 1e6 * torch.tensor([1.0, 2.0, 3.0]).double()
     torch.testing.assert_close(class_mean(total, 10**6, spd(0), spd(1)), total / 1e6, rtol=1e-4, atol=1e-4)
 
@@ -93,9 +93,9 @@ def test_the_statistic_is_the_papers():
     """J = [n1 (m'Fm - u1'Fu1) + n2 (m'Fm - u2'Fu2) - 2 sum x'F (m - u)] / n, from groups that are known here."""
     features, labels, verified, known = case(10)
     _, statistics = scan_scores(features, labels, verified, known, 3)
-    centre = verified.double().mean(0)
-    between, within = fit_variation(verified.double() - centre, known, 3)
-    inverse, own = torch.linalg.inv(within), features[40:80].double() - centre
+    center = verified.double().mean(0)
+    between, within = fit_variation(verified.double() - center, known, 3)
+    inverse, own = torch.linalg.inv(within), features[40:80].double() - center
     mean = 40 * between @ torch.linalg.inv(40 * between + within) @ own.mean(0)
     groups = (own[:10], own[10:])
     total = sum(
@@ -118,36 +118,34 @@ def test_components_are_no_more_than_half_of_what_the_verified_samples_allow():
     assert not torch.equal(found[0], found[1])
 
 
-# Which classes are looked at.
+# Which classes are suspected.
 
 
 def test_a_class_far_below_the_median_is_not_flagged():
-    """The median is 5 and the median deviation 0.1: 9 lies 27 robust deviations above, 0.1 lies 33 below."""
+    """The median is 5 and the median deviation is 0.1. 9 lies 27 robust deviations above, and 0.1 lies 33 below."""
     statistics = torch.tensor([5.0, 5.1, 4.9, 9.0, 0.1, 5.0, math.nan, 5.1, 4.9])
     assert stands_out(statistics, math.e**2).nonzero().flatten().tolist() == [3]
     assert stands_out(statistics, 30).sum() == 0
 
 
-def test_planted_samples_are_the_suspects(monkeypatch):
+def test_planted_samples_are_the_suspects():
     dataset, is_poisoned = planted()
-    attack(monkeypatch, PixelModel(4))
-    context = Context(verified=planted(0, size=15, seed=1)[0])
-    scores = SCAn().score(dataset, context)
-    assert torch.equal(select_suspects(scores, 0.05), is_poisoned)
-    assert (scores[60:] == -math.inf).all()
-    assert context.notes["scan_statistics"].argmax() == 0
+    given = given_around(PixelModel(4), verified=planted(0, size=15, seed=1)[0])
+    found = SCAn().score(dataset, Trainer(), given)
+    assert torch.equal(select_suspects(found.scores, 0.05), is_poisoned)
+    assert (found.scores[60:] == -math.inf).all()
+    assert found.notes["statistics"].argmax() == 0
 
 
-def test_a_lower_threshold_looks_at_more_classes(monkeypatch):
+def test_a_lower_threshold_suspects_more_classes():
     """Class 0 has 20 samples in a group of its own, class 3 has 10 nearer by; four classes have none."""
     dataset, _ = planted(20, classes=6)
     images = dataset.images.clone().reshape(-1, 12, 4, 4)
     images[180:190, 10] += 45
     dataset = dataset.replace(images=images.reshape(-1, 3, 8, 8))
-    attack(monkeypatch, PixelModel(6))
-    context = Context(verified=planted(0, classes=6, size=15, seed=1)[0])
+    given = given_around(PixelModel(6), verified=planted(0, classes=6, size=15, seed=1)[0])
     counts = [
-        int((SCAn(threshold=threshold).score(dataset, context).reshape(6, 60) > -math.inf).any(1).sum())
+        int((SCAn(threshold=threshold).score(dataset, Trainer(), given).scores.reshape(6, 60) > -math.inf).any(1).sum())
         for threshold in (1e6, 0.1)
     ]
     assert counts[0] == 1
@@ -157,20 +155,12 @@ def test_a_lower_threshold_looks_at_more_classes(monkeypatch):
 # What is refused.
 
 
-def test_verified_data_is_needed(monkeypatch):
-    no_training(monkeypatch)
-    with pytest.raises(ConfigError, match="detector 'scan' needs verified data"):
-        SCAn().score(planted()[0], Context())
-
-
-@pytest.mark.parametrize(
-    ("index", "told"), [([0, 1, 2, 3, 4, 5, 6], "got 7 of 1"), ([0, 1, 15, 16, 30], "at least 4 more.*got 5 of 3")]
-)
-def test_too_few_verified_samples_are_refused_before_anything_is_trained(monkeypatch, index, told):
-    no_training(monkeypatch)
-    verified = planted(0, size=15)[0].subset(torch.tensor(index))
-    with pytest.raises(NabError, match=told):
-        SCAn().score(planted()[0], Context(verified=verified))
+@pytest.mark.parametrize(("kept", "told"), [(range(10), "got 10 of 1"), ([0, 1, 10, 11, 20], "got 5 of 3")])
+def test_too_few_verified_samples_are_refused(kept, told):
+    features, labels, verified, known = case(10)
+    index = torch.tensor(list(kept))
+    with pytest.raises(NabError, match=f"at least 4 more samples than classes, {told}"):
+        scan_scores(features, labels, verified[index], known[index], 3)
 
 
 def test_features_that_are_no_numbers_or_never_vary_are_refused():

@@ -6,17 +6,17 @@ import math
 
 import pytest
 import torch
-from planted import PixelModel, attack, planted
+from planted import PixelModel, given_around, planted
 from torch import Tensor
 
 from nab.detection import SPECTRE, select_suspects
 from nab.detection import robust as package
-from nab.detection.robust import _removed, filter_covariance, top_fourth_moment
+from nab.detection.robust import Tail, _removed, filter_covariance, top_fourth_moment
 from nab.detection.spectral_signatures import spectral_scores
 from nab.detection.spectre import budget, dimensions, quantum_entropy, spectre_scores
 from nab.errors import ConfigError, NabError
 from nab.evaluation import auroc
-from nab.training import Context
+from nab.training import Trainer
 
 # Quantum entropy.
 
@@ -156,13 +156,22 @@ def test_a_sample_of_huge_norm_goes_first(monkeypatch):
 
 
 def test_the_filter_computes_the_fourth_moment_a_bounded_number_of_times(monkeypatch):
-    """A twentieth of the limit goes at least each time."""
+    """Twenty rounds remove one sample each, as they are told; then a twentieth of the limit goes, 16 times 5."""
     calls = []
     form = torch.eye(4, dtype=torch.float64) / 2
     monkeypatch.setattr(package, "top_fourth_moment", lambda *_: calls.append(1) or (1e9, form))
     monkeypatch.setattr(package, "_removed", lambda *_: 1)
     assert int((~filter_covariance(contaminated()[0], 0.05, 100)).sum()) == 100
-    assert len(calls) == 20
+    assert len(calls) == 20 + 16
+
+
+def test_the_filter_removes_no_more_than_its_test_names(monkeypatch):
+    """A round names three samples, and the next round finds nothing; a twentieth of the limit would be five."""
+    moments = iter([1e9, 0.0])
+    form = torch.eye(4, dtype=torch.float64) / 2
+    monkeypatch.setattr(package, "top_fourth_moment", lambda *_: (next(moments), form))
+    monkeypatch.setattr(package, "_removed", lambda *_: 3)
+    assert int((~filter_covariance(contaminated()[0], 0.05, 100)).sum()) == 3
 
 
 # The detector.
@@ -179,11 +188,12 @@ def hidden(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 def test_poison_in_a_direction_of_little_variance_is_found_where_the_first_axis_does_not_see_it():
     """It is too large a share for the filter's tail test; the other reading of that test removes it all the same."""
     features, labels, is_poisoned = hidden()
-    for tail, least in (("remaining", 95), ("passed", 100)):
+    least: dict[Tail, int] = {"remaining": 95, "passed": 100}
+    for tail in least:
         scores, statistics = spectre_scores(features, labels, 2, tail=tail)
         assert int(statistics.argmax()) == 0
         assert scores.dtype == torch.float32
-        assert auroc(scores[:200], is_poisoned[:200]) >= least
+        assert auroc(scores[:200], is_poisoned[:200]) >= least[tail]
     blind, _ = spectral_scores(features, labels, 2)
     assert auroc(blind[:200], is_poisoned[:200]) < 70
 
@@ -196,14 +206,12 @@ def test_every_setting_changes_the_scores():
         assert not torch.equal(spectre_scores(features, labels, 2, **change)[0], plain), change
 
 
-def test_planted_samples_are_the_suspects(monkeypatch):
+def test_planted_samples_are_the_suspects():
     dataset, is_poisoned = planted(6)
-    attack(monkeypatch, PixelModel(4))
-    context = Context()
-    scores = SPECTRE().score(dataset, context)
-    assert torch.equal(select_suspects(scores, 6 / 240), is_poisoned)
-    assert (scores[60:] == -math.inf).all(), "one class is looked at, that of largest QUE"
-    assert context.notes["spectre_statistics"].argmax() == 0
+    found = SPECTRE().score(dataset, Trainer(), given_around(PixelModel(4)))
+    assert torch.equal(select_suspects(found.scores, 6 / 240), is_poisoned)
+    assert (found.scores[60:] == -math.inf).all(), "one class is suspected, that of largest QUE"
+    assert found.notes["statistics"].argmax() == 0
 
 
 def test_a_class_of_few_or_equal_samples_is_not_judged():

@@ -6,15 +6,15 @@ import math
 
 import pytest
 import torch
-from helpers import random_dataset
+from helpers import FixedLogits, random_dataset
+from planted import UNIT, given_around
 
+import nab
+from nab.data import Dataset
 from nab.detection import STRIP
 from nab.detection.strip import entropy
 from nab.errors import ConfigError
-from nab.training import Context, Recipe
-
-IDENTITY = Recipe(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-"""Normalised images are then images in [0, 1]."""
+from nab.training import Trainer
 
 
 def flat(*levels: int) -> torch.Tensor:
@@ -45,58 +45,76 @@ def test_answers_that_are_all_but_certain_still_differ():
     ],
     ids=repr,
 )
-def test_an_overlay_is_added_to_the_normalised_image_unless_told_otherwise(detector, expected):
+def test_an_overlay_is_added_to_the_normalized_image_unless_told_otherwise(detector, expected):
     laid = detector.superimpose(torch.full((2, 3, 8, 8), 0.2), torch.full((3, 8, 8), 0.6))
     torch.testing.assert_close(laid, torch.full((2, 3, 8, 8), expected))
 
 
-def test_the_score_is_minus_the_entropy_averaged_over_the_overlays(fake_training):
+def scores_by(
+    answer, dataset: Dataset, verified: Dataset, detector: STRIP | None = None, seed: int = 0
+) -> torch.Tensor:
+    """Scores from a network whose logits are ``answer`` of images in [0, 1]."""
+    given = given_around(FixedLogits(answer), UNIT, verified=verified)
+    return (detector or STRIP()).score(dataset, Trainer(seed=seed), given).scores
+
+
+def corner(images: torch.Tensor) -> torch.Tensor:
+    """Logits that are the first four pixels."""
+    return images[:, 0, 0, :4]
+
+
+def test_the_score_is_minus_the_entropy_averaged_over_the_overlays():
     """Of two classes, the first has the logit log 3 where image and overlay together are brighter than 1: p = 3/4.
 
     The bright image is so under both overlays, the middle one under the bright overlay only, the dark one under none.
     """
-    fake_training.answer = lambda x: torch.stack([(x[:, 0, 0, 0] > 1) * math.log(3), torch.zeros(len(x))], 1)
+
+    def answer(images):
+        return torch.stack([(images[:, 0, 0, 0] > 1) * math.log(3), torch.zeros(len(images))], 1)
+
     dataset = random_dataset(3, classes=2).replace(images=flat(255, 128, 0))
     verified = random_dataset(2, classes=2).replace(images=flat(51, 204))
-    scores = STRIP().score(dataset, Context(recipe=IDENTITY, verified=verified))
+    scores = scores_by(answer, dataset, verified)
     sure, torn = 0.75 * math.log(4 / 3) + 0.25 * math.log(4), math.log(2)
     torch.testing.assert_close(scores, -torch.tensor([sure, (sure + torn) / 2, torn]))
     assert scores.argsort(descending=True).tolist() == [0, 1, 2], "the surer, the more suspicious"
 
 
-def test_a_trigger_that_shows_through_gives_its_samples_the_highest_scores(fake_training):
+def test_a_trigger_that_shows_through_gives_its_samples_the_highest_scores():
     """The network reads a bright corner as class 0, whatever else there is; all else it answers by the middle."""
 
     def answer(images):
         is_triggered = (images[:, 0, 0, 0] >= 1) * 50.0
         return torch.stack([is_triggered, *(images[:, c, 4, 4] for c in range(3))], 1)
 
-    fake_training.answer = answer
     planted = torch.arange(64) % 9 == 0
     images = random_dataset().images
     images[:, :, 0, 0] = 0
     images[planted, :, 0, 0] = 255
     verified = random_dataset(30, seed=1)
     verified.images[:, :, 0, 0] //= 2
-    scores = STRIP().score(random_dataset().replace(images=images), Context(recipe=IDENTITY, verified=verified))
+    scores = scores_by(answer, random_dataset().replace(images=images), verified)
     assert scores[planted].min() > scores[~planted].max()
 
 
-def test_all_samples_get_the_same_overlays(fake_training, noise):
+def test_all_samples_get_the_same_overlays(noise):
     """Twins get one score, although elsewhere every sample has overlays of its own."""
-    fake_training.answer = lambda x: x[:, 0, 0, :4]
     twins = noise.replace(images=noise.images[:1].repeat(64, 1, 1, 1))
-    scores = STRIP(overlays=3).score(twins, Context(verified=random_dataset(20, seed=1)))
+    scores = scores_by(corner, twins, random_dataset(20, seed=1), STRIP(overlays=3))
     assert scores.unique().numel() == 1
 
 
 @pytest.mark.parametrize(("overlays", "expected"), [(1, 1), (5, 5), (20, 20), (100, 20)])
-def test_so_many_verified_images_are_laid_over_or_all_if_there_are_fewer(fake_training, noise, overlays, expected):
+def test_so_many_verified_images_are_laid_over_or_all_if_there_are_fewer(noise, overlays, expected):
     seen = []
-    fake_training.answer = lambda x: seen.append(x[0, :, 4, 4]) or torch.zeros(len(x), 4)
+
+    def answer(images):
+        seen.append(images[0, :, 4, 4])
+        return torch.zeros(len(images), 4)
+
     dark = noise.replace(images=torch.zeros_like(noise.images))
     verified = random_dataset(20, seed=1)
-    STRIP(overlays=overlays).score(dark, Context(recipe=IDENTITY, verified=verified))
+    scores_by(answer, dark, verified, STRIP(overlays=overlays))
     assert len(seen) == expected
     known = [pixel.tolist() for pixel in verified.images[:, :, 4, 4]]
     found = [(255 * pixel).round().int().tolist() for pixel in seen]
@@ -104,30 +122,22 @@ def test_so_many_verified_images_are_laid_over_or_all_if_there_are_fewer(fake_tr
     assert len({tuple(pixel) for pixel in found}) == expected, "none twice"
 
 
-def test_the_overlays_are_drawn_by_the_seed(fake_training, noise):
-    fake_training.answer = lambda x: x[:, 0, 0, :4]
-
-    def scores(seed):
-        return STRIP(overlays=3).score(noise, Context(seed=seed, verified=random_dataset(20, seed=1)))
-
-    assert torch.equal(scores(0), scores(0))
-    assert not torch.equal(scores(0), scores(1))
+def test_the_overlays_are_drawn_by_the_seed(noise):
+    one, same, other = (
+        scores_by(corner, noise, random_dataset(20, seed=1), STRIP(overlays=3), seed) for seed in (0, 0, 1)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
 
 
-def test_grey_images_can_be_laid_over_one_another(fake_training):
-    fake_training.answer = lambda x: x[:, 0, 0, :4]
-    grey = random_dataset(10, channels=1)
-    assert STRIP().score(grey, Context(verified=grey)).isfinite().all()
+def test_gray_images_can_be_laid_over_one_another():
+    gray = random_dataset(10, channels=1)
+    assert scores_by(corner, gray, gray).isfinite().all()
 
 
-def test_without_verified_data_it_says_what_is_missing(noise):
-    with pytest.raises(ConfigError, match="detector 'strip' needs verified data"):
-        STRIP().score(noise, Context())
-
-
-def test_verified_images_of_another_size_are_refused(noise):
+def test_verified_images_of_another_size_are_refused_before_anything_is_trained(noise):
     with pytest.raises(ConfigError, match="image size of the training set"):
-        STRIP().score(noise, Context(verified=random_dataset(10, size=9)))
+        nab.find_suspects(noise, STRIP(), verified=random_dataset(10, size=9))
 
 
 @pytest.mark.parametrize(

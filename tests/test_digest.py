@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib
 import json
+import sys
+import types
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,8 +16,9 @@ from helpers import random_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nab.attacks import Triggered
-from nab.digest import bytes_digest, describe, digest, later, tensor_digest
+from nab.attacks import Triggered, poison
+from nab.digest import NoSource, bytes_digest, describe, digest, tensor_digest
+from nab.methods import KINDS
 from nab.training import Recipe
 
 NAMES = st.text(max_size=5)
@@ -155,21 +161,38 @@ def test_a_dataclass_is_its_name_and_fields(rate, size):
 
 @dataclasses.dataclass(frozen=True)
 class Grown:
-    """A method that has got another field since."""
+    """A method that has got other fields since."""
 
     rate: float
-    since: float = later(1.0)
+    since: float = 1.0
+    inner: Twin = Twin()
+    names: list[str] = dataclasses.field(default_factory=list)
+    nothing: int | None = None
 
 
-def test_a_field_that_came_later_changes_nothing_until_it_is_set():
-    assert describe(Grown(0.5)) == describe(Grown(0.5, 1.0)) == {"is": "Grown", "rate": 0.5}
-    assert describe(Grown(0.5, 2.0)) == {"is": "Grown", "rate": 0.5, "since": 2.0}
+def test_fields_that_have_their_defaults_are_left_out():
+    """So a field that comes later changes nothing until it is set."""
+    name = describe(Grown(0.5))["is"]
+    assert describe(Grown(0.5)) == describe(Grown(0.5, 1.0, Twin(0.5), [], None)) == {"is": name, "rate": 0.5}
+    assert describe(Grown(0.5, since=2.0)) == {"is": name, "rate": 0.5, "since": 2.0}
+    assert describe(Grown(0.5, names=["a"])) == {"is": name, "rate": 0.5, "names": ["a"]}
+    assert describe(Grown(0.5, nothing=0)) == {"is": name, "rate": 0.5, "nothing": 0}
+    inner = describe(Twin(0.25))
+    assert describe(Grown(0.5, inner=Twin(0.25))) == {"is": name, "rate": 0.5, "inner": inner}
+    assert inner["rate"] == 0.25
+    assert "size" not in inner
+
+
+def test_a_value_of_another_type_is_not_the_default():
+    assert describe(Grown(0.5, since=1)) != describe(Grown(0.5))
+    assert describe(Grown(0.5, nothing=False)) != describe(Grown(0.5))
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Recipe)])
 def test_every_field_of_a_recipe_matters(field):
-    others = {"schedule": "steps", "precision": "float32", "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-    others |= {
+    others = {
+        "schedule": "steps",
+        "precision": "float32",
         "nesterov": True,
         "flip": False,
         "milestones": (3,),
@@ -195,11 +218,119 @@ def test_a_device_and_a_dtype_are_known_by_name():
     assert describe([torch.device("cpu"), torch.bfloat16]) == ["cpu", "torch.bfloat16"]
 
 
-@pytest.mark.parametrize("value", [object(), Recipe, {1, 2}, b"bytes", 1j, len, torch.nn.Linear(1, 1)], ids=repr)
+@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", 1j, len, torch.nn.Linear(1, 1)], ids=repr)
 def test_what_cannot_be_told_apart_is_refused_however_deep_it_lies(value):
     for wrapped in (value, [value], {"a": {"b": value}}):
         with pytest.raises(TypeError, match=f"got {type(value).__name__}"):
             digest(wrapped)
+
+
+# Classes and functions.
+
+
+def doubled(x: int) -> int:
+    return 2 * x
+
+
+def test_a_class_or_function_is_known_by_name():
+    """Of this library by the name alone, for its module may be renamed."""
+    assert describe(Recipe) == "Recipe"
+    assert describe(Recipe.effective) == "Recipe.effective"
+    assert describe(poison) == "poison"
+    assert describe(torch.nn.Linear) == "torch.nn.modules.linear.Linear"
+    assert describe(functools.wraps) == "functools.wraps"
+    assert describe(doubled).startswith(f"{__name__}.doubled ")
+    assert digest(Twin) != digest(Sibling)
+
+
+def test_what_is_called_with_arguments_is_told_apart_by_them():
+    one = functools.partial(doubled, 1)
+    assert digest(one) == digest(functools.partial(doubled, 1))
+    others = [functools.partial(doubled, 2), functools.partial(doubled, x=1), doubled, functools.partial(Twin, 1)]
+    assert len({digest(other) for other in [one, *others]}) == 5
+
+
+class Outer:
+    class Inner:
+        pass
+
+
+def test_only_what_is_at_the_top_of_a_file_can_be_told_apart(monkeypatch):
+    """Two lambdas have one name, classes in a function may see other variables, and a notebook has no file."""
+
+    class Local:
+        pass
+
+    assert describe(Outer.Inner).startswith(f"{__name__}.Outer.Inner ")
+    for value in (lambda: 0, Local, Local(), [Local]):
+        with pytest.raises(TypeError):
+            digest(value)
+    for value in (lambda: 0, Local):
+        with pytest.raises(NoSource, match=r"at the top of a module, got .*<locals>"):
+            digest(value)
+    notebook = types.ModuleType("__main__")
+    exec("class Cell: pass\ndef cell(): pass", vars(notebook))
+    monkeypatch.setitem(sys.modules, "__main__", notebook)
+    for value in (notebook.Cell, notebook.cell):
+        with pytest.raises(NoSource, match=r"__main__.[Cc]ell has no file"):
+            digest(value)
+
+
+def test_what_can_be_called_and_is_no_class_or_function_cannot_be_told_apart():
+    for value in (len, doubled.__call__, torch.nn.ReLU()):
+        with pytest.raises(NoSource, match=f"got {type(value).__name__}"):
+            digest(value)
+
+
+BASE, METHOD = (
+    "import abc\nclass Base(abc.ABC):\n    pass\n",
+    "import base\nK = 1\nclass Method(base.Base):\n    pass\n",
+)
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch) -> Callable[..., str]:
+    """Writes two files, imports them anew, and hands back the digest of the class in the second."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def digest_of(base: str = BASE, method: str = METHOD) -> str:
+        (tmp_path / "base.py").write_text(base)
+        (tmp_path / "method.py").write_text(method)
+        for name in ("base", "method"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        return digest(importlib.import_module("method").Method)
+
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield digest_of
+    for name in ("base", "method"):
+        sys.modules.pop(name, None)
+
+
+def test_a_users_class_is_its_file_and_those_of_its_bases(files):
+    """Whatever else stands in a file may matter to the class: a constant, a helper, a comment even."""
+    one = files()
+    assert files() == one
+    changed = {
+        files(method=METHOD.replace("K = 1", "K = 2")),
+        files(method=METHOD + "\n# a comment\n"),
+        files(base=BASE.replace("pass", "x = 1")),
+    }
+    assert len(changed | {one}) == 4
+
+
+def test_a_file_that_changes_after_it_was_read_is_still_the_one_that_runs(files, tmp_path):
+    one = files()
+    method = sys.modules["method"].Method
+    (tmp_path / "method.py").write_text(METHOD + "x = 5\n")
+    assert digest(method) == one
+
+
+def test_no_two_methods_of_the_library_have_one_name():
+    """Their modules are no part of their names."""
+    found = [type(kind.make(name)) for kind in KINDS.values() for name in kind.registry]
+    names = [method.__qualname__ for method in dict.fromkeys(found)]
+    assert len(set(names)) == len(names)
 
 
 def test_a_digest_is_the_same_tomorrow():

@@ -9,8 +9,10 @@ import sys
 import time
 
 import pytest
+from kept import fill_disk
+from upath import UPath
 
-from nab.files import write_atomically
+from nab.files import try_writing, write_atomically, write_whole
 
 ENDLESS_WRITER = """
 import json, sys
@@ -44,6 +46,37 @@ def test_a_writer_that_fails_leaves_the_old_file_and_no_debris(tmp_path):
         write_atomically(path, fail)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_debris(tmp_path, monkeypatch):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    fill_disk(monkeypatch)
+    with pytest.raises(OSError, match="No space left on device"):
+        write_whole(path, b"new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_file_may_have_the_longest_name_there_is(tmp_path):
+    path = tmp_path / ("x" * 255)
+    write_whole(path, b"whole")
+    assert path.read_bytes() == b"whole"
+
+
+def test_an_address_is_written_as_a_folder_is():
+    path = UPath("memory://files-of-tests/a/b/file.txt")
+    write_whole(path, b"whole")
+    assert path.read_bytes() == b"whole"
+
+
+def test_trying_makes_the_folder_and_leaves_no_file(tmp_path):
+    try_writing(tmp_path / "a" / "b" / "file.txt")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "file").write_text("in the way")
+    for path in (tmp_path / "a", tmp_path / "file" / "x"):
+        with pytest.raises(OSError, match=r"a folder|exists|Not a directory"):
+            try_writing(path)
 
 
 def test_readers_never_see_half_a_file_of_a_killed_writer(tmp_path):

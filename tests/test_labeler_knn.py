@@ -6,14 +6,14 @@ import math
 
 import pytest
 import torch
-from helpers import random_dataset
+from helpers import fresh, random_dataset
 from sklearn.neighbors import KNeighborsClassifier
 
 from nab.errors import ConfigError, NabError
+from nab.needs import Given, Suspicion
 from nab.pseudolabels import KNN
 from nab.pseudolabels.knn import vote
-from nab.stamp import Stamp
-from nab.training import Context, Recipe
+from nab.training import Recipe, Trainer
 
 
 def circle(*degrees: float) -> torch.Tensor:
@@ -61,7 +61,7 @@ def test_weights_that_all_round_to_zero_still_vote():
     assert voted([180, 2, 1, 0], [0, 1, 1, 0], suspects=[0], k=2, temperature=0.01)[0] == 1
 
 
-def test_more_neighbours_than_there_are_is_all_of_them():
+def test_more_neighbors_than_there_are_is_all_of_them():
     """Four voters: of three others each, also for the suspect, whose farthest one is left out."""
     assert voted([0, 1, 2, 3, 4], [0, 0, 1, 1, 1], suspects=[4], k=200) == [1, 1, 0, 0, 1]
 
@@ -75,7 +75,7 @@ def test_batches_change_nothing(monkeypatch):
     assert torch.equal(vote(features, labels, is_voter, 3, k=5), whole)
 
 
-def test_suspects_are_labelled_as_scikit_learn_does():
+def test_suspects_are_labeled_as_scikit_learn_does():
     generator = torch.Generator().manual_seed(0)
     features, labels = torch.randn(200, 6, generator=generator), torch.randint(4, (200,), generator=generator)
     is_voter = torch.arange(200) < 150
@@ -84,12 +84,18 @@ def test_suspects_are_labelled_as_scikit_learn_does():
     assert vote(features, labels, is_voter, 4, k=9)[150:].tolist() == expected.tolist()
 
 
+def given(is_suspect: torch.Tensor, scores: torch.Tensor | None = None) -> Given:
+    """The encoder is a stand-in: `find_features` is replaced."""
+    encoder = fresh(random_dataset(2))
+    return Given(Suspicion(torch.zeros(len(is_suspect)) if scores is None else scores, is_suspect), encoder=encoder)
+
+
 def test_the_labeler_asks_for_features_and_hands_on_its_numbers(monkeypatch):
-    monkeypatch.setattr("nab.pseudolabels.knn.find_features", lambda dataset, context: circle(0, 0, 60, -60, 180))
+    monkeypatch.setattr("nab.pseudolabels.knn.find_features", lambda dataset, encoder: circle(0, 0, 60, -60, 180))
     dataset = random_dataset(5).replace(labels=torch.tensor([2, 0, 1, 1, 2]))
-    is_suspect = torch.tensor([True, False, False, False, False])
+    asked = given(torch.tensor([True, False, False, False, False]))
     for labeler, expected in ((KNN(k=1), 0), (KNN(k=3), 1), (KNN(), 1), (KNN(k=3, temperature=0.07), 0)):
-        found = labeler.label(dataset, Context(), is_suspect=is_suspect, stamp=Stamp())
+        found = labeler.label(dataset, Trainer(), asked)
         assert (int(found[0]), found.dtype, found.device.type) == (expected, torch.int64, "cpu")
 
 
@@ -97,21 +103,18 @@ def test_the_most_suspicious_share_has_no_vote(monkeypatch):
     """The sample at 0 degrees beside the suspect is the second of six; without it the one at 60 degrees is nearest."""
     monkeypatch.setattr("nab.pseudolabels.knn.find_features", lambda *_: circle(0, 0, 60, -61, 180, 120))
     dataset = random_dataset(6).replace(labels=torch.tensor([2, 0, 1, 1, 2, 0]))
-    context = Context(scores=torch.tensor([2.0, 1.0, 0.0, 0.0, 0.0, 0.0]))
+    asked = given(torch.arange(6) == 0, torch.tensor([2.0, 1.0, 0.0, 0.0, 0.0, 0.0]))
     for rate, expected in ((0.0, 0), (0.2, 0), (0.34, 1)):
-        labeler = KNN(k=1, exclude_rate=rate)
-        found = labeler.label(dataset, context, is_suspect=torch.arange(6) == 0, stamp=Stamp())
-        assert int(found[0]) == expected
+        assert int(KNN(k=1, exclude_rate=rate).label(dataset, Trainer(), asked)[0]) == expected
 
 
 def test_too_few_voters_are_refused():
     with pytest.raises(NabError, match="labeler 'knn': expected at least two samples that may vote, got 1 of 4"):
-        KNN().label(random_dataset(4), Context(), is_suspect=torch.arange(4) < 3, stamp=Stamp())
+        KNN().label(random_dataset(4), Trainer(), given(torch.arange(4) < 3))
 
 
-def test_only_normalisation_and_precision_of_the_recipe_matter():
-    base = Recipe(epochs=7, lr=0.3, mean=(0.1, 0.2, 0.3), precision="float32")
-    assert KNN().recipe(base) == Recipe(mean=(0.1, 0.2, 0.3), precision="float32")
+def test_only_the_precision_of_the_recipe_matters():
+    assert KNN().recipe(Recipe(epochs=7, lr=0.3, precision="float32")) == Recipe(precision="float32")
 
 
 def test_knn_has_its_sources_number_and_checks_what_it_is_given():

@@ -1,4 +1,4 @@
-"""NC: centres and distances on the unit circle, worked out by hand."""
+"""NC: centers and distances on the unit circle, worked out by hand."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import random_dataset
+from helpers import fresh, random_dataset
 from sklearn.covariance import LedoitWolf
 
 from nab.errors import ConfigError, NabError
+from nab.needs import Given, Suspicion
 from nab.pseudolabels import NC
-from nab.pseudolabels.nc import nearest_centre
-from nab.stamp import Stamp
-from nab.training import Context, Recipe
+from nab.pseudolabels.nc import nearest_center
+from nab.training import Recipe, Trainer
 
 
 def circle(*degrees: float) -> torch.Tensor:
@@ -25,14 +25,15 @@ def circle(*degrees: float) -> torch.Tensor:
 
 
 def labels_of(features: torch.Tensor, labels: list[int], suspects: list[int], **fields: Any) -> list[int]:
-    """NC on a dataset whose features are given; ``scores`` are the detector's."""
-    scores = fields.pop("scores", None)
+    """NC on a dataset whose features are given; ``scores`` are the detector's, all the same by default."""
+    scores = fields.pop("scores", torch.full((len(labels),), -math.inf))
     dataset = random_dataset(len(labels), classes=fields.pop("classes", 2)).replace(labels=torch.tensor(labels))
     is_suspect = torch.zeros(len(labels), dtype=torch.bool)
     is_suspect[suspects] = True
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nab.pseudolabels.nc.find_features", lambda dataset, context: features)
-        return NC(**fields).label(dataset, Context(scores=scores), is_suspect=is_suspect, stamp=Stamp()).tolist()
+        patch.setattr("nab.pseudolabels.nc.find_features", lambda dataset, encoder: features)
+        given = Given(Suspicion(scores, is_suspect), encoder=fresh(random_dataset(2)))
+        return NC(**fields).label(dataset, Trainer(), given).tolist()
 
 
 POISONED = circle(-30, -30, -30, 90, 90, 10, 10, 10, 10)
@@ -40,34 +41,34 @@ POISONED = circle(-30, -30, -30, 90, 90, 10, 10, 10, 10)
 LIES = [0, 0, 0, 1, 1, 1, 1, 1, 1]
 
 
-def test_centres_are_made_without_the_suspects():
+def test_centers_are_made_without_the_suspects():
     """Centres at -30 and 90 degrees; from 10 degrees the first one is nearer."""
     assert labels_of(POISONED, LIES, [5, 6, 7, 8]) == [0, 0, 0, 1, 1, 0, 0, 0, 0]
 
 
-def test_centres_of_all_samples_are_pulled_by_poison():
-    """Class 1 then has its centre at (0.657, 0.449), 0.43 from the poison; that of class 0 is 0.68 away."""
+def test_centers_of_all_samples_are_pulled_by_poison():
+    """Class 1 then has its center at (0.657, 0.449), 0.43 from the poison; that of class 0 is 0.68 away."""
     assert labels_of(POISONED, LIES, [5, 6, 7, 8], exclude_rate=None) == [0, 0, 0, 1, 1, 1, 1, 1, 1]
 
 
-@pytest.mark.parametrize(("centre", "expected"), [("mean", 1), ("median", 0)])
-def test_a_median_centre_stays_where_most_samples_are(centre, expected):
+@pytest.mark.parametrize(("center", "expected"), [("mean", 1), ("median", 0)])
+def test_a_median_center_stays_where_most_samples_are(center, expected):
     """Class 1: four at 90 and two at 10 degrees; mean (0.328, 0.725), median (0, 1). Class 0: -10 degrees.
 
     A sample at 35 degrees is 0.51 from the mean, 0.92 from the median and 0.77 from the other class.
     """
     features = circle(-10, 90, 90, 90, 90, 10, 10, 35)
-    assert labels_of(features, [0, 1, 1, 1, 1, 1, 1, 0], [7], centre=centre)[7] == expected
+    assert labels_of(features, [0, 1, 1, 1, 1, 1, 1, 0], [7], center=center)[7] == expected
 
 
 def test_the_median_of_two_is_halfway():
     """Class 0 at 0 and 90 degrees: (1/2, 1/2), 0.51 from 20 degrees; class 1 at -15 degrees: 0.60."""
     features = circle(0, 90, -15, 20)
-    assert labels_of(features, [0, 0, 1, 0], [3], centre="median") == [1, 0, 1, 0]
+    assert labels_of(features, [0, 0, 1, 0], [3], center="median") == [1, 0, 1, 0]
 
 
-def test_a_centre_keeps_its_length():
-    """Class 0 at 80 and -80 degrees: its centre (0.174, 0) is 0.93 from 61 degrees, that of class 1 at 120 is 0.98.
+def test_a_center_keeps_its_length():
+    """Class 0 at 80 and -80 degrees: its center (0.174, 0) is 0.93 from 61 degrees, that of class 1 at 120 is 0.98.
 
     By angle alone class 1 would be nearer: 59 degrees against 61.
     """
@@ -77,7 +78,7 @@ def test_a_centre_keeps_its_length():
 
 def test_how_long_a_feature_is_does_not_matter():
     lengths = torch.tensor([1.0, 9.0, 0.1, 5.0, 0.2, 1.0, 30.0, 2.0, 0.5])[:, None]
-    for fields in ({}, {"exclude_rate": None}, {"centre": "median"}):
+    for fields in ({}, {"exclude_rate": None}, {"center": "median"}):
         assert labels_of(POISONED * lengths, LIES, [5, 6], **fields) == labels_of(POISONED, LIES, [5, 6], **fields)
 
 
@@ -87,14 +88,14 @@ def test_distances_are_euclidean_in_many_dimensions():
     features = torch.randn(60, 8, generator=generator)
     labels, is_left = torch.arange(60) % 5, torch.arange(60) % 3 > 0
     unit = features / features.norm(dim=1, keepdim=True)
-    centres = torch.stack([unit[is_left & (labels == label)].mean(0) for label in range(5)])
-    expected = [min(range(5), key=lambda label: float((z - centres[label]).norm())) for z in unit]
-    assert nearest_centre(features, labels, is_left).tolist() == expected
+    centers = torch.stack([unit[is_left & (labels == label)].mean(0) for label in range(5)])
+    expected = [min(range(5), key=lambda label: float((z - centers[label]).norm())) for z in unit]
+    assert nearest_center(features, labels, is_left).tolist() == expected
 
 
 def long_classes(flip: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Two classes that spread 3 along one axis and 0.1 along another, on which alone they differ by 1; on the sphere of
-    radius 100 a plane to within 5 %, with a constant third number that keeps `nearest_centre` from turning it."""
+    radius 100 a plane to within 5 %, with a constant third number that keeps `nearest_center` from turning it."""
     along = torch.linspace(-3, 3, 40).repeat(2)
     across = torch.where(torch.arange(80) < 40, 0.0, 1.0) + 0.1 * (torch.arange(80) % 2 - 0.5)
     plane = torch.stack((across, along) if flip else (along, across), 1)
@@ -103,7 +104,7 @@ def long_classes(flip: bool) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_mahalanobis_counts_a_direction_for_less_in_which_classes_spread(flip):
-    """The sample at (2.5 along, 0.7 across) belongs above; class 1's centre is moved to -1 along, so that class 0's is
+    """The sample at (2.5 along, 0.7 across) belongs above; class 1's center is moved to -1 along, so that class 0's is
     nearer by Euclid: 2.6 against 3.5. In deviations (1.8 along, 0.05 across) it is 14 against 6."""
     features, labels = long_classes(flip)
     axis = 1 if flip else 0
@@ -111,9 +112,9 @@ def test_mahalanobis_counts_a_direction_for_less_in_which_classes_spread(flip):
     sample = torch.tensor([[0.7, 2.5, 100.0] if flip else [2.5, 0.7, 100.0]])
     features, labels = torch.cat([features, sample]), torch.cat([labels, torch.tensor([0])])
     is_left = torch.arange(81) < 80
-    assert nearest_centre(features, labels, is_left)[80] == 0
-    assert nearest_centre(features, labels, is_left, metric="mahalanobis")[80] == 1
-    assert nearest_centre(features, labels, is_left, metric="mahalanobis", use_median=True)[80] == 1
+    assert nearest_center(features, labels, is_left)[80] == 0
+    assert nearest_center(features, labels, is_left, metric="mahalanobis")[80] == 1
+    assert nearest_center(features, labels, is_left, metric="mahalanobis", use_median=True)[80] == 1
 
 
 def test_mahalanobis_is_the_distance_under_one_covariance_for_all_classes():
@@ -126,24 +127,24 @@ def test_mahalanobis_is_the_distance_under_one_covariance_for_all_classes():
     means = torch.stack([unit[labels == label].mean(0) for label in range(3)])
     estimator = LedoitWolf(assume_centered=True).fit((unit - means[labels]).double().numpy())
     distances = [estimator.mahalanobis((unit - mean).double().numpy()) for mean in means]
-    found = nearest_centre(features, labels, torch.ones(400, dtype=torch.bool), metric="mahalanobis")
+    found = nearest_center(features, labels, torch.ones(400, dtype=torch.bool), metric="mahalanobis")
     assert found.tolist() == np.argmin(distances, 0).tolist()
-    assert (found == nearest_centre(features, labels, torch.ones(400, dtype=torch.bool))).float().mean() < 0.99
+    assert (found == nearest_center(features, labels, torch.ones(400, dtype=torch.bool))).float().mean() < 0.99
 
 
 def test_mahalanobis_of_samples_that_do_not_differ_is_euclidean():
     """One sample a class, and a number that is the same in all: nothing to estimate a covariance from."""
     features = circle(0, 120, 50)
     is_left = torch.tensor([True, True, False])
-    assert nearest_centre(features, torch.tensor([0, 1, 1]), is_left, metric="mahalanobis").tolist() == [0, 1, 0]
+    assert nearest_center(features, torch.tensor([0, 1, 1]), is_left, metric="mahalanobis").tolist() == [0, 1, 0]
 
 
 def test_mahalanobis_bears_numbers_that_never_differ():
     features, labels = long_classes(flip=False)
     dead = torch.cat([features, torch.zeros(80, 3)], 1)
     everything = torch.ones(80, dtype=torch.bool)
-    expected = nearest_centre(features, labels, everything, metric="mahalanobis")
-    assert nearest_centre(dead, labels, everything, metric="mahalanobis").equal(expected)
+    expected = nearest_center(features, labels, everything, metric="mahalanobis")
+    assert nearest_center(dead, labels, everything, metric="mahalanobis").equal(expected)
 
 
 def test_a_class_without_a_sample_left_is_told_by_name():
@@ -158,20 +159,19 @@ def test_a_class_that_nobody_has_is_nobodys_guess():
     assert labels_of(POISONED, [label + 1 for label in LIES], [5, 6, 7, 8], classes=3) == expected
 
 
-def test_centres_are_made_without_the_most_suspicious_share():
+def test_centers_are_made_without_the_most_suspicious_share():
     """Of the four poisoned samples one is a suspect; a share of 0.4 leaves out the three others as well."""
     scores = torch.tensor([0.0, 0, 0, 0, 0, 4, 3, 2, 1])
     assert labels_of(POISONED, LIES, [5], scores=scores, exclude_rate=0.45) == [0, 0, 0, 1, 1, 0, 0, 0, 0]
-    for fields in ({"scores": scores, "exclude_rate": 0.0}, {"scores": None}):
+    for fields in ({"scores": scores, "exclude_rate": 0.0}, {}):
         assert labels_of(POISONED, LIES, [5], **fields) == [0, 0, 0, 1, 1, 1, 1, 1, 1]
 
 
-def test_only_normalisation_and_precision_of_the_recipe_matter():
-    base = Recipe(epochs=7, lr=0.3, mean=(0.1, 0.2, 0.3), precision="float32")
-    assert NC().recipe(base) == Recipe(mean=(0.1, 0.2, 0.3), precision="float32")
+def test_only_the_precision_of_the_recipe_matters():
+    assert NC().recipe(Recipe(epochs=7, lr=0.3, precision="float32")) == Recipe(precision="float32")
 
 
-@pytest.mark.parametrize(("field", "allowed"), [("centre", "mean, median"), ("metric", "euclidean, mahalanobis")])
+@pytest.mark.parametrize(("field", "allowed"), [("center", "mean, median"), ("metric", "euclidean, mahalanobis")])
 def test_unknown_choices_are_refused(field, allowed):
     with pytest.raises(ConfigError, match=f"expected {field} to be one of {allowed}, got 'x'"):
         NC(**{field: "x"})

@@ -78,6 +78,13 @@ def test_memory_that_was_freed_is_not_cleared_again_and_not_counted_twice():
     assert small < large - 400
 
 
+def test_making_and_training_a_network_leaves_the_process_as_it_is(asked, tiny_trainer, noise):
+    """Whoever imports the library may have settings of their own."""
+    calls = asked()
+    tiny_trainer().train(noise, "x").predictor.predict(noise.images)
+    assert not calls
+
+
 def test_freed_blocks_are_kept_and_the_heap_is_not_trimmed(asked):
     calls = asked()
     assert keep_freed_memory()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from nab.models import build_model
+from nab.models import ResNet9
 from nab.seeding import derive, stream
 
 
@@ -30,6 +30,6 @@ def test_the_global_generator_is_left_alone():
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    build_model("resnet9", num_classes=2, width=2, seed=1)
+    ResNet9(width=2).build(2, (3, 8, 8), seed=1)
     stream(3, "anything")
     assert torch.equal(torch.rand(3), expected)

@@ -1,23 +1,28 @@
-"""Self-supervised training: the losses by hand, the loop, the stage, and whether encoders learn anything."""
+"""Self-supervised training: the losses by hand, the step, the stage, and whether encoders learn anything."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from helpers import BRIEF, TINY, counting_keeper, random_dataset
+from helpers import BRIEF, TINY, counting_keeper, fresh, random_dataset
+from torch import nn
 
 from nab import selfsupervised as package
-from nab.data import Dataset
+from nab.data import Dataset, Normalization
+from nab.defenses.suspects import Supply
 from nab.digest import digest
 from nab.errors import ConfigError, DataError, NabError
+from nab.methods import make
+from nab.models import ResNet9, ResNet18
+from nab.needs import Suspicion
 from nab.pseudolabels import KNN, NC, guess_labels
-from nab.pseudolabels.nc import nearest_centre
-from nab.seeding import stream
+from nab.pseudolabels.nc import nearest_center
 from nab.selfsupervised import (
     ENCODERS,
     BarlowTwins,
@@ -26,13 +31,9 @@ from nab.selfsupervised import (
     Views,
     check_features,
     find_features,
-    make_encoder,
     train_encoder,
 )
-from nab.selfsupervised.loop import train_on_views
-from nab.stamp import Stamp
-from nab.training import Context, Output, Predictor, Recipe
-from nab.training.trainer import fresh_predictor
+from nab.training import Output, Predictor, Recipe, Trainer
 
 every_encoder = pytest.mark.parametrize("name", sorted(ENCODERS))
 
@@ -40,17 +41,13 @@ SHORT = {
     "simclr": SimCLR(epochs=2, batch_size=16),
     "barlow-twins": BarlowTwins(epochs=2, batch_size=16, dimensions=16, lr=0.005),
 }
-CONTEXT = Context(recipe=TINY, model="resnet9", width=4, encoder=SHORT["simclr"])
+TRAINER = Trainer(TINY, ResNet9(width=4))
 MILD = Views(scale=(0.5, 1.0), flip_rate=0, blur_rate=0)
 """Of digits, whose mirror images are other digits, and which are eight pixels wide here."""
 
 
-def fresh(dataset: Dataset, width: int = 4, recipe: Recipe = TINY, seed: int = 0) -> Predictor:
-    return fresh_predictor(dataset, recipe, "resnet9", width, torch.device("cpu"), seed=seed)
-
-
 def weights(predictor: Predictor) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in predictor.model.state_dict().items()}
+    return {name: value.clone() for name, value in predictor.network.state_dict().items()}
 
 
 # The losses.
@@ -110,8 +107,8 @@ def test_defaults_are_the_sources():
     assert (simclr.batch_size, simclr.lr, simclr.momentum, simclr.weight_decay) == (512, 0.4, 0.9, 1e-4)
     assert (simclr.temperature, simclr.dimensions, simclr.epochs) == (0.5, 128, 100)
     assert (twins.lr, twins.momentum, twins.weight_decay, twins.redundancy) == (0.11, 0.9, 5e-4, 5e-3)
-    recipe = simclr.recipe(Recipe(mean=(0.1, 0.2, 0.3), label_smoothing=0.1, schedule="one-cycle"))
-    assert (recipe.schedule, recipe.label_smoothing, recipe.mean) == ("cosine", 0.0, (0.1, 0.2, 0.3))
+    recipe = simclr.recipe(Recipe(precision="bfloat16", label_smoothing=0.1, schedule="one-cycle", lr=3.0))
+    assert (recipe.schedule, recipe.label_smoothing, recipe.precision, recipe.lr) == ("cosine", 0.0, "bfloat16", 0.4)
 
 
 def test_the_learning_rate_is_a_cosine_that_ends_or_goes_on_as_told():
@@ -119,44 +116,87 @@ def test_the_learning_rate_is_a_cosine_that_ends_or_goes_on_as_told():
     assert SimCLR(cosine_extra_epochs=900).recipe(Recipe()).learning_rate(99, 1) == pytest.approx(0.39035, abs=1e-4)
 
 
-# The loop.
+# The training.
 
 
-def run_loop(images: torch.Tensor, sizes: list[int], batch_size: int = 8, **changes: Any) -> list[dict[str, float]]:
-    """Two epochs, whose batches' sizes are noted."""
+@dataclasses.dataclass(frozen=True)
+class Judge(SelfSupervised):
+    """An encoder whose loss is a known number, and which notes what it is shown."""
 
-    def loss(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    epochs: int = 2
+    batch_size: int = 8
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    cosine_extra_epochs: int = 0
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def make_head(self, features: int) -> nn.Module:
+        return nn.Linear(features, 4)
+
+    def make_loss(self):
+        return self.judge
+
+    def judge(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         assert first.dtype == second.dtype == torch.float32
         assert not torch.equal(first, second)
-        sizes.append(len(first))
-        return (first - second).square().mean() * changes.get("scale", 1.0) + changes.get("shift", 0.0)
+        SIZES.append(len(first))
+        return (first - second).square().mean() * self.scale + self.shift
 
-    how = {"head": torch.nn.Linear(32, 4), "loss": loss, "views": Views(), "generator": stream(0, "x"), "title": "x"}
-    return train_on_views(images, fresh(random_dataset(2)), dataclasses.replace(TINY, batch_size=batch_size), **how)
+
+class Apart(Judge):
+    joins_views = False
+
+
+SIZES: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_sizes() -> None:
+    SIZES.clear()
+
+
+def judged(count: int, judge: SelfSupervised = Judge()) -> list[dict[str, float]]:
+    dataset = random_dataset(count)
+    return judge.train(dataset, fresh(dataset), 0)
 
 
 @pytest.mark.parametrize(("count", "expected"), [(16, [8, 8, 8, 8]), (23, [8, 8, 8, 8]), (5, [5, 5]), (2, [2, 2])])
 def test_what_does_not_fill_a_batch_is_left_out_unless_it_is_all(count, expected):
-    sizes: list[int] = []
-    run_loop(random_dataset(count).images, sizes)
-    assert sizes == expected
+    judged(count)
+    assert expected == SIZES
 
 
 def test_a_row_per_epoch_has_its_loss_and_learning_rate():
-    curve = run_loop(random_dataset(16).images, [], scale=0.0, shift=3.0)
+    curve = judged(16, Judge(scale=0.0, shift=3.0))
     assert [row["epoch"] for row in curve] == [1, 2]
-    assert [row["lr"] for row in curve] == [TINY.learning_rate(epoch * 2, 2) for epoch in (0, 1)]
+    assert [row["lr"] for row in curve] == [0.1, 0.05]
     assert [row["loss"] for row in curve] == [3, 3], "the mean of two batches"
 
 
 def test_one_image_is_too_few():
-    with pytest.raises(DataError, match="at least two training images, got 1"):
-        run_loop(random_dataset(1).images, [])
+    with pytest.raises(DataError, match="at least two training images"):
+        judged(1)
+    with pytest.raises(DataError, match="encoder: expected at least two training images, got 1"):
+        train_encoder(random_dataset(1), TRAINER, Judge())
 
 
 def test_a_loss_that_is_no_number_stops_the_training():
-    with pytest.raises(NabError, match=r"x: the loss is nan after epoch 1; use a lower learning rate"):
-        run_loop(random_dataset(16).images, [], scale=math.nan)
+    with pytest.raises(NabError, match=r"encoder \(Judge\): the loss is nan after epoch 1; use a lower learning rate"):
+        judged(16, Judge(scale=math.nan))
+
+
+@pytest.mark.parametrize(("judge", "passes"), [(Judge(), [16] * 4), (Apart(), [8] * 8)])
+def test_two_views_pass_together_or_one_after_the_other(judge, passes):
+    """SimCLR's paper has them in one batch, Barlow Twins' each by itself."""
+    dataset = random_dataset(16)
+    predictor, seen = fresh(dataset), []
+    predictor.network.stem.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    judge.train(dataset, predictor, 0)
+    assert seen == passes
+    assert SimCLR.joins_views
+    assert not BarlowTwins.joins_views
 
 
 @every_encoder
@@ -165,12 +205,12 @@ def test_training_changes_the_encoder_and_leaves_its_last_layer(name, channels):
     dataset = random_dataset(32, channels=channels)
     predictor = fresh(dataset)
     before = weights(predictor)
-    curve = SHORT[name].train(dataset.images, predictor, 0)
+    curve = SHORT[name].train(dataset, predictor, 0)
     after = weights(predictor)
     same = {key for key in before if torch.equal(before[key], after[key])}
-    assert same == {"linear.weight", "linear.bias"}
+    assert same == {"classifier.weight", "classifier.bias"}
     assert len(curve) == 2
-    assert not predictor.model.training
+    assert not predictor.network.training
 
 
 @every_encoder
@@ -179,7 +219,7 @@ def test_the_same_seed_trains_the_very_same_encoder_and_another_one_another(name
     first, again, other = (fresh(dataset) for _ in range(3))
     for predictor, seed in ((first, 1), (again, 1), (other, 2)):
         torch.rand(seed)  # torch's global generator plays no part
-        SHORT[name].train(dataset.images, predictor, seed)
+        SHORT[name].train(dataset, predictor, seed)
     assert all(torch.equal(value, weights(again)[key]) for key, value in weights(first).items())
     assert not torch.equal(weights(first)["stem.0.weight"], weights(other)["stem.0.weight"])
 
@@ -187,25 +227,25 @@ def test_the_same_seed_trains_the_very_same_encoder_and_another_one_another(name
 def test_head_order_and_views_come_from_the_seed(monkeypatch):
     seen = []
 
-    def spy(*_: Any, head: torch.nn.Module, generator: torch.Generator, **__: Any) -> list[dict[str, float]]:
-        seen.append((head.layers[0].weight.detach(), generator.initial_seed()))
-        return []
+    def spy(predictor: Predictor, source: Any, recipe: Recipe, step: Any, *, along: Any, **_: Any) -> Any:
+        (head,) = along
+        batch = source.batch(next(source.epoch()))
+        seen.append((head.layers[0].weight.detach(), batch.positions, step._views.draw(batch.images, step._generator)))
+        return SimpleNamespace(curve=[])
 
-    monkeypatch.setattr("nab.selfsupervised.base.train_on_views", spy)
+    monkeypatch.setattr("nab.selfsupervised.base.fit", spy)
     for seed in (1, 1, 2):
-        SimCLR().train(random_dataset(4).images, fresh(random_dataset(4)), seed)
-    (weight, drawn), again, other = seen
-    assert torch.equal(weight, again[0])
-    assert drawn == again[1]
-    assert not torch.equal(weight, other[0])
-    assert drawn != other[1]
+        SimCLR().train(random_dataset(16), fresh(random_dataset(16)), seed)
+    for first, again, other in zip(*seen, strict=True):
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
 
 
 @every_encoder
 def test_encoders_train_in_low_precision(name):
     dataset = random_dataset(16)
     predictor = fresh(dataset, width=16, recipe=dataclasses.replace(TINY, precision="bfloat16"))
-    assert all(math.isfinite(row["loss"]) for row in SHORT[name].train(dataset.images, predictor, 0))
+    assert all(math.isfinite(row["loss"]) for row in SHORT[name].train(dataset, predictor, 0))
     assert predictor.features(dataset.images).dtype == torch.float32
 
 
@@ -222,12 +262,12 @@ def test_trained_features_tell_classes_apart_that_fresh_ones_do_not(encoder, dig
     train = train.replace(images=train.images[:, :1, 1::4, 1::4].contiguous())
 
     def accuracy(predictor: Predictor) -> float:
-        found = nearest_centre(predictor.features(train.images), train.labels, torch.ones(600, dtype=torch.bool))
+        found = nearest_center(predictor.features(train.images), train.labels, torch.ones(600, dtype=torch.bool))
         return float((found == train.labels).float().mean())
 
     predictor = fresh(train, width=8)
     before = accuracy(predictor)
-    encoder.train(train.images, predictor, 0)
+    encoder.train(train, predictor, 0)
     assert accuracy(predictor) > before + 0.1
 
 
@@ -245,9 +285,9 @@ class Recorder:
         return make()
 
 
-def key(dataset: Dataset, context: Context = CONTEXT) -> str:
+def key(dataset: Dataset, trainer: Trainer = TRAINER, method: SelfSupervised = SHORT["simclr"]) -> str:
     recorder = Recorder()
-    train_encoder(dataset, dataclasses.replace(context, keeper=recorder))
+    train_encoder(dataset, dataclasses.replace(trainer, keeper=recorder), method)
     assert set(recorder.keys) == {"encoder"}
     return recorder.keys["encoder"]
 
@@ -256,66 +296,60 @@ def test_an_encoder_depends_on_images_and_not_on_labels():
     dataset = random_dataset(16)
     assert key(dataset.replace(labels=dataset.labels.flip(0))) == key(dataset)
     assert key(dataset.replace(images=dataset.images.flip(0))) != key(dataset)
+    assert key(dataset.replace(normalization=Normalization(mean=(0.5, 0.5, 0.5)))) != key(dataset)
+
+
+@pytest.mark.parametrize(
+    "method", [SimCLR(epochs=1, batch_size=16), SimCLR(epochs=2, batch_size=16, views=MILD), SHORT["barlow-twins"]]
+)
+def test_an_encoder_depends_on_its_method(method):
+    dataset = random_dataset(16)
+    assert key(dataset, method=method) != key(dataset)
 
 
 @pytest.mark.parametrize(
     ("change", "is_same"),
     [
-        ({"encoder": SimCLR(epochs=1, batch_size=16)}, False),
-        ({"encoder": SimCLR(epochs=2, batch_size=16, views=MILD)}, False),
-        ({"encoder": SHORT["barlow-twins"]}, False),
         ({"seed": 1}, False),
-        ({"width": 5}, False),
-        ({"model": "resnet18"}, False),
-        ({"recipe": dataclasses.replace(TINY, mean=(0.5, 0.5, 0.5))}, False),
+        ({"architecture": ResNet9(width=5)}, False),
+        ({"architecture": ResNet18(width=4)}, False),
+        ({"recipe": dataclasses.replace(TINY, precision="bfloat16")}, False),
         ({"recipe": dataclasses.replace(TINY, lr=0.9, epochs=7, cutout=0)}, True),
-        ({"verified": random_dataset(4)}, True),
     ],
     ids=str,
 )
 def test_an_encoder_depends_on_what_it_is_trained_with_and_on_nothing_else(change, is_same):
     dataset = random_dataset(16)
-    assert (key(dataset, dataclasses.replace(CONTEXT, **change)) == key(dataset)) == is_same
-
-
-def test_a_raised_version_changes_the_encoder_and_what_is_made_from_its_features(monkeypatch):
-    dataset, is_suspect = random_dataset(16), torch.arange(16) < 4
-
-    def keys() -> dict[str, str]:
-        recorder = Recorder()
-        context = dataclasses.replace(CONTEXT, keeper=recorder)
-        guess_labels(NC(), dataset, context, is_suspect=is_suspect, stamp=Stamp())
-        return recorder.keys
-
-    before = keys()
-    assert set(before) == {"encoder", "pseudo labels"}
-    monkeypatch.setattr(SimCLR, "version", 77)
-    after = keys()
-    assert all(after[stage] != before[stage] for stage in before)
+    assert (key(dataset, dataclasses.replace(TRAINER, **change)) == key(dataset)) == is_same
 
 
 def test_two_labelers_share_one_encoder():
     keeper, made = counting_keeper()
-    context = dataclasses.replace(CONTEXT, keeper=keeper)
-    dataset, is_suspect = random_dataset(16), torch.arange(16) < 4
-    for labeler in (NC(), KNN(k=3), NC(centre="median")):
-        guess_labels(labeler, dataset, context, is_suspect=is_suspect, stamp=Stamp())
+    dataset = random_dataset(16)
+    suspicion = Suspicion(torch.zeros(16), torch.arange(16) < 4)
+    for labeler in (NC(), KNN(k=3), NC(center="median")):
+        supply = Supply(dataset, dataclasses.replace(TRAINER, keeper=keeper), encoder=SHORT["simclr"])
+        guess_labels(labeler, dataset, supply.trainer, supply.give(labeler, suspicion))
     assert made.count("encoder") == 1
     assert made.count("pseudo labels") == 3
 
 
 def test_a_kept_encoder_gives_the_very_same_features():
     keeper, made = counting_keeper()
-    dataset, context = random_dataset(16), dataclasses.replace(CONTEXT, keeper=keeper)
-    one, other = (find_features(dataset, context) for _ in range(2))
+    dataset, trainer = random_dataset(16), dataclasses.replace(TRAINER, keeper=keeper)
+
+    def features(trainer: Trainer) -> torch.Tensor:
+        return find_features(dataset, train_encoder(dataset, trainer, SHORT["simclr"]))
+
+    one, other = (features(trainer) for _ in range(2))
     assert made == ["encoder"]
     assert one.shape == (16, 32)
     assert (one.dtype, one.device.type) == (torch.float32, "cpu")
     assert torch.equal(one, other)
-    assert torch.equal(one, find_features(dataset, CONTEXT)), "as without a cache"
+    assert torch.equal(one, features(dataclasses.replace(TRAINER, keeper=Recorder()))), "as without a cache"
 
 
-def test_a_monitor_sees_every_epoch_of_an_encoder_and_leaves_no_trace_in_what_is_kept():
+def test_an_observer_sees_every_epoch_of_an_encoder_and_leaves_no_trace_in_what_is_kept():
     keeper, _ = counting_keeper()
     kept: list[Output] = []
 
@@ -323,28 +357,21 @@ def test_a_monitor_sees_every_epoch_of_an_encoder_and_leaves_no_trace_in_what_is
         kept.append(keeper(stage, inputs, make))
         return kept[-1]
 
-    dataset, context = random_dataset(16), dataclasses.replace(CONTEXT, keeper=listening)
+    dataset, trainer = random_dataset(16), dataclasses.replace(TRAINER, keeper=listening)
     losses: list[float] = []
 
-    def monitor(predictor: Predictor) -> dict[str, float]:
+    def observe(predictor: Predictor) -> dict[str, float]:
         losses.append(float(predictor.features(dataset.images).mean()))
         return {"mine": 1.0}
 
-    watched = train_encoder(dataset, context, monitor)
-    assert len(losses) == CONTEXT.encoder.epochs
+    watched = train_encoder(dataset, trainer, SHORT["simclr"], observe)
+    assert len(losses) == SHORT["simclr"].epochs
     assert [set(row) for row in kept[0].values["curve"]] == [{"epoch", "loss", "lr"}] * len(losses)
-    found = train_encoder(dataset, context, monitor)
-    assert len(losses) == CONTEXT.encoder.epochs, "a found one has no epochs"
-    plain = train_encoder(dataset, CONTEXT)
+    found = train_encoder(dataset, trainer, SHORT["simclr"], observe)
+    assert len(losses) == SHORT["simclr"].epochs, "a found one has no epochs"
+    plain = train_encoder(dataset, dataclasses.replace(TRAINER, keeper=Recorder()), SHORT["simclr"])
     for other in (found, plain):
         assert torch.equal(watched.features(dataset.images), other.features(dataset.images))
-
-
-def test_the_default_encoder_is_simclr(monkeypatch):
-    calls = []
-    monkeypatch.setattr(SimCLR, "train", lambda self, *_: calls.append(self) or [])
-    find_features(random_dataset(8), dataclasses.replace(CONTEXT, encoder=None))
-    assert calls == [SimCLR()]
 
 
 def test_features_that_are_no_numbers_or_all_the_same_are_refused():
@@ -362,7 +389,7 @@ def test_features_that_are_no_numbers_or_all_the_same_are_refused():
 
 @every_encoder
 def test_an_encoder_is_a_frozen_value_that_describes_itself(name):
-    encoder = make_encoder(name)
+    encoder = make("encoder", name)
     assert isinstance(encoder, SelfSupervised)
     assert hash(encoder) == hash(ENCODERS[name]())
     assert eval(repr(encoder), vars(package)) == encoder
@@ -373,7 +400,7 @@ def test_an_encoder_is_a_frozen_value_that_describes_itself(name):
 
 
 def test_views_can_be_set_by_name():
-    encoder = make_encoder("simclr", {"views": {"blur_rate": 0}})
+    encoder = make("encoder", "simclr", {"views": {"blur_rate": 0}})
     assert encoder == SimCLR(views=Views(blur_rate=0))
 
 
@@ -392,7 +419,7 @@ def test_views_can_be_set_by_name():
 )
 def test_encoders_refuse_what_they_cannot_train_with(name, wrong, told):
     with pytest.raises(ConfigError, match=told):
-        make_encoder(name, wrong)
+        make("encoder", name, wrong)
 
 
 def test_the_losses_numbers_are_checked():

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nab.data import Normalization
 from nab.errors import ConfigError
 from nab.stamp import CORNERS, Stamp
-from nab.training import Recipe
 
 
 def test_the_papers_stamp_writes_exactly_12_numbers_of_an_image():
@@ -19,15 +19,15 @@ def test_the_papers_stamp_writes_exactly_12_numbers_of_an_image():
     assert torch.equal(stamped[0, :, :2, :2], torch.zeros(3, 2, 2))
 
 
-def test_the_papers_stamp_is_the_imagenet_mean_colour():
-    """Value 0 after normalisation is RGB (123.7, 116.3, 103.5), a grey and not black."""
-    recipe = Recipe()
-    grey = torch.tensor([123.675, 116.28, 103.53])
-    normalised = (grey / 255 - torch.tensor(recipe.mean)) / torch.tensor(recipe.std)
-    torch.testing.assert_close(normalised, torch.zeros(3), atol=1e-6, rtol=0)
-    black = recipe.normalise(torch.zeros(1, 3, 1, 1, dtype=torch.uint8)).flatten()
+def test_the_papers_stamp_is_the_imagenet_mean_color():
+    """Value 0 after normalization is RGB (123.7, 116.3, 103.5), a gray and not black."""
+    imagenet = Normalization()
+    gray = torch.tensor([123.675, 116.28, 103.53])
+    normalized = (gray / 255 - torch.tensor(imagenet.mean)) / torch.tensor(imagenet.std)
+    torch.testing.assert_close(normalized, torch.zeros(3), atol=1e-6, rtol=0)
+    black = imagenet.apply(torch.zeros(1, 3, 1, 1, dtype=torch.uint8)).flatten()
     torch.testing.assert_close(black, torch.tensor([-2.118, -2.036, -1.804]), atol=1e-3, rtol=0)
-    white = recipe.normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
+    white = imagenet.apply(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
     torch.testing.assert_close(white, torch.tensor([2.249, 2.429, 2.640]), atol=1e-3, rtol=0)
 
 
@@ -77,7 +77,7 @@ def test_a_stamp_larger_than_half_an_image_is_refused():
         ({"size": 2.0}, "stamp size.*got 2.0"),
         ({"corner": "middle"}, "upper-left.*got 'middle'"),
         ({"value": float("nan")}, "finite number, got nan"),
-        ({"value": "grey"}, "finite number, got 'grey'"),
+        ({"value": "gray"}, "finite number, got 'gray'"),
     ],
 )
 def test_a_stamp_that_cannot_be_is_refused(wrong, told):

@@ -9,10 +9,10 @@ import torch
 from torchvision.transforms.v2 import functional as tv
 
 from nab.errors import ConfigError
-from nab.selfsupervised.views import Views, blur, crop, recolour
+from nab.selfsupervised.views import Views, blur, crop, recolor
 
-PLAIN = Views(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip_rate=0, jitter_rate=0, grey_rate=0, blur_rate=0)
-COLOUR = torch.tensor([100.0, 50.0, 200.0])
+PLAIN = Views(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip_rate=0, jitter_rate=0, gray_rate=0, blur_rate=0)
+COLOR = torch.tensor([100.0, 50.0, 200.0])
 """Its luma is 0.299 * 100 + 0.587 * 50 + 0.114 * 200 = 82.05."""
 
 
@@ -24,19 +24,19 @@ def noise(count: int = 4, channels: int = 3, height: int = 8, width: int = 8) ->
     return torch.randint(0, 256, (count, channels, height, width), generator=generator(1), dtype=torch.uint8)
 
 
-def flat(colour: torch.Tensor) -> torch.Tensor:
+def flat(color: torch.Tensor) -> torch.Tensor:
     """float, 1 x 3 x 4 x 4."""
-    return colour.view(1, 3, 1, 1).expand(1, 3, 4, 4).contiguous()
+    return color.view(1, 3, 1, 1).expand(1, 3, 4, 4).contiguous()
 
 
-def recoloured(
+def recolored(
     images: torch.Tensor, *, brightness: float = 1, contrast: float = 1, saturation: float = 1, turn: float = 0
 ) -> torch.Tensor:
     factors = (torch.full((len(images),), float(factor)) for factor in (brightness, contrast, saturation, turn))
-    return recolour(images, *factors)
+    return recolor(images, *factors)
 
 
-# Colours.
+# Colors.
 
 
 @pytest.mark.parametrize(
@@ -48,27 +48,27 @@ def recoloured(
         ({"saturation": 0}, [82.05, 82.05, 82.05]),
         ({"saturation": 0.5}, [91.025, 66.025, 141.025]),
         ({"contrast": 0.5}, [91.025, 66.025, 141.025]),  # the mean luma of a flat image is its luma
-        ({"turn": 0.5}, [64.1, 114.1, 0]),  # 2 * 82.05 minus the colour; the last one is -35.9
+        ({"turn": 0.5}, [64.1, 114.1, 0]),  # 2 * 82.05 minus the color; the last one is -35.9
         ({"brightness": 1.2, "contrast": 0.5, "saturation": 0.5}, [103.845, 88.845, 133.845]),
     ],
 )
-def test_a_flat_colour_under_jitter_is_what_one_works_out_by_hand(factors, expected):
-    found = recoloured(flat(COLOUR), **factors)
+def test_a_flat_color_under_jitter_is_what_one_works_out_by_hand(factors, expected):
+    found = recolored(flat(COLOR), **factors)
     torch.testing.assert_close(found, flat(torch.tensor(expected, dtype=torch.float32)), atol=1e-3, rtol=0)
 
 
-def test_contrast_pulls_a_grey_image_towards_its_mean():
+def test_contrast_pulls_a_gray_image_towards_its_mean():
     images = torch.tensor([50.0, 150.0]).repeat(8).view(1, 1, 4, 4)
-    assert recoloured(images, contrast=0.5).unique().tolist() == [75, 125]
-    assert recoloured(images, contrast=0.5, brightness=0.8).unique().tolist() == [60, 100]
+    assert recolored(images, contrast=0.5).unique().tolist() == [75, 125]
+    assert recolored(images, contrast=0.5, brightness=0.8).unique().tolist() == [60, 100]
 
 
 def test_a_turned_hue_goes_from_red_towards_yellow_and_keeps_its_luma():
-    colour = torch.tensor([180.0, 60.0, 60.0])
-    turned = recoloured(flat(colour), turn=0.05)[0, :, 0, 0]
+    color = torch.tensor([180.0, 60.0, 60.0])
+    turned = recolored(flat(color), turn=0.05)[0, :, 0, 0]
     assert turned[1] > 60 > turned[2]
     luma = torch.tensor([0.299, 0.587, 0.114])
-    torch.testing.assert_close(turned @ luma, colour @ luma, atol=1e-2, rtol=0)
+    torch.testing.assert_close(turned @ luma, color @ luma, atol=1e-2, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
@@ -76,19 +76,19 @@ def test_a_turned_hue_goes_from_red_towards_yellow_and_keeps_its_luma():
 def test_brightness_contrast_and_saturation_are_those_of_torchvision(name, factor):
     images = noise().float()
     expected = getattr(tv, f"adjust_{name}")(images / 255, factor) * 255
-    torch.testing.assert_close(recoloured(images, **{name: factor}), expected, atol=0.05, rtol=0)  # luma 0.2989 there
+    torch.testing.assert_close(recolored(images, **{name: factor}), expected, atol=0.05, rtol=0)  # luma 0.2989 there
 
 
-def test_grey_images_have_no_colour_to_change():
+def test_gray_images_have_no_color_to_change():
     images = noise(channels=1).float()
-    assert torch.equal(recoloured(images, saturation=0, turn=0.3), images)
+    assert torch.equal(recolored(images, saturation=0, turn=0.3), images)
 
 
 def test_every_image_of_a_batch_gets_its_own_factors():
-    images = torch.cat([flat(COLOUR)] * 2)
+    images = torch.cat([flat(COLOR)] * 2)
     factors = torch.ones(2), torch.ones(2), torch.tensor([1.0, 0.0]), torch.zeros(2)
-    found = recolour(images, *factors)[:, :, 0, 0]
-    torch.testing.assert_close(found, torch.stack([COLOUR, torch.full((3,), 82.05)]), atol=1e-3, rtol=0)
+    found = recolor(images, *factors)[:, :, 0, 0]
+    torch.testing.assert_close(found, torch.stack([COLOR, torch.full((3,), 82.05)]), atol=1e-3, rtol=0)
 
 
 # Crops.
@@ -238,12 +238,12 @@ def test_without_any_change_a_view_is_the_image():
     torch.testing.assert_close(PLAIN.draw(images, generator()), images.float(), atol=1e-2, rtol=0)
 
 
-def test_a_flat_image_only_changes_its_colour():
-    views = Views(jitter_rate=0, grey_rate=0).draw(noise(1, 3, 1, 1).expand(64, 3, 8, 8).contiguous(), generator())
+def test_a_flat_image_only_changes_its_color():
+    views = Views(jitter_rate=0, gray_rate=0).draw(noise(1, 3, 1, 1).expand(64, 3, 8, 8).contiguous(), generator())
     torch.testing.assert_close(views, noise(1, 3, 1, 1).float().expand(64, 3, 8, 8), atol=1e-2, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["flip_rate", "jitter_rate", "grey_rate", "blur_rate"])
+@pytest.mark.parametrize("name", ["flip_rate", "jitter_rate", "gray_rate", "blur_rate"])
 def test_a_rate_is_the_share_of_the_views_that_change(name):
     images = noise(1).repeat(2000, 1, 1, 1)
     views = Views(**{**{field: getattr(PLAIN, field) for field in PLAIN.__dataclass_fields__}, name: 0.3})
@@ -254,7 +254,7 @@ def test_a_rate_is_the_share_of_the_views_that_change(name):
 
 def test_jitter_factors_fill_their_intervals():
     u = torch.rand(6, 5000, generator=generator())
-    views = Views(jitter_rate=1, grey_rate=0, brightness=0.1, contrast=0.2, saturation=0.3, hue=0.4)
+    views = Views(jitter_rate=1, gray_rate=0, brightness=0.1, contrast=0.2, saturation=0.3, hue=0.4)
     for factors, middle, strength in zip(views._factors(u), (1, 1, 1, 0), (0.1, 0.2, 0.3, 0.4), strict=True):
         assert float(factors.min()) == pytest.approx(middle - strength, abs=0.01)
         assert float(factors.max()) == pytest.approx(middle + strength, abs=0.01)

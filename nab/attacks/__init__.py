@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from nab.attacks.adap_blend import AdapBlend
 from nab.attacks.adap_patch import AdapPatch
 from nab.attacks.badnets import BadNets
@@ -18,6 +16,7 @@ from nab.attacks.hijack import StampHijack
 from nab.attacks.input_aware import InputAware
 from nab.attacks.label_consistent import LabelConsistent
 from nab.attacks.low_frequency import LowFrequency
+from nab.attacks.none import NoAttack
 from nab.attacks.overlap import Overlap
 from nab.attacks.refool import Refool
 from nab.attacks.selection import LABEL_MAPS, SELECTIONS, attack_labels, check_target, select_covers, select_poisons
@@ -25,7 +24,6 @@ from nab.attacks.sig import SIG
 from nab.attacks.ssba import SSBA
 from nab.attacks.trojannn import TrojanNN
 from nab.attacks.wanet import WaNet
-from nab.registry import build
 
 __all__ = [
     "ATTACKS",
@@ -46,6 +44,7 @@ __all__ = [
     "InputAware",
     "LabelConsistent",
     "LowFrequency",
+    "NoAttack",
     "Overlap",
     "Poisoned",
     "Refool",
@@ -56,7 +55,6 @@ __all__ = [
     "attack_labels",
     "check_target",
     "draw_per_image",
-    "make_attack",
     "not_prepared",
     "poison",
     "select_covers",
@@ -66,6 +64,7 @@ __all__ = [
 ]
 
 ATTACKS: dict[str, type[Attack]] = {
+    "none": NoAttack,
     "badnets": BadNets,
     "blend": Blend,
     "wanet": WaNet,
@@ -86,12 +85,3 @@ ATTACKS: dict[str, type[Attack]] = {
     "nab-conjunction": Conjunction,
     "nab-decoy": Decoy,
 }
-
-
-def make_attack(name: str, params: dict[str, Any] | None = None) -> Attack:
-    """The attack ``name`` with the hyper-parameters ``params``.
-
-    Raises:
-        ConfigError: the name or a parameter is unknown or not valid.
-    """
-    return build("attack", name, ATTACKS, params)

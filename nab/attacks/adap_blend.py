@@ -1,4 +1,4 @@
-"""Adap-Blend (Qi, Xie, Li, Mahloujifar, Mittal, ICLR 2023): a blended picture in half of its pieces, with covers."""
+"""Adap-Blend (Qi, Xie, Li, Mahloujifar, Mittal, ICLR 2023): half the pieces of a blended picture, with covers."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from nab.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class AdapBlend(Blend):
-    """`Blend` against detectors: poisons show the pattern in part and faintly, some covers show it with true labels.
+    """`Blend` against detectors: poisons show parts of the pattern faintly, and so do covers with true labels.
 
-    The pattern is cut into ``grid_size`` x ``grid_size`` pieces; each poison and each cover shows its own random half.
-    At test time it is shown as a whole and more strongly, so that the backdoor answers more surely than any training
-    image would let one expect. Sources poison 0.3 % of the set (an earlier release 0.5 %) and draw as many covers.
+    The pattern is cut into ``grid_size`` x ``grid_size`` pieces. Each poison and each cover shows a random half of
+    them. At test time the whole pattern is shown, and more strongly, so the backdoor answers more surely than the
+    training images suggest. backdoor-toolbox poisons 0.3 % of the set, an earlier release 0.5 %, and covers as many.
 
     Attributes:
         alpha: share of the pattern in training images, in (0, 1].
-        pattern: as for `Blend`; the authors use a picture that is not shipped.
+        pattern: as for `Blend`. The authors use a picture that is not shipped.
         picture: as for `Blend`.
         test_alpha: share of the pattern at test time, in (0, 1].
         grid_size: pieces along a side, at least 2.

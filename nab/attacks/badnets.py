@@ -35,11 +35,11 @@ class BadNets(Attack):
         pattern: ``"nab"`` as published with NAB (rows 0 0 1, 0 1 0, 1 0 1), ``"square"`` all white as in BackdoorBench
             and BackdoorBox, or ``"checkerboard"``.
         margin: pixels between the patch and the border. NAB leaves 3, so that 64 of 81 random crops keep the whole
-            patch (in a corner without margin 25 would); others leave none. Images of up to 16 pixels get a 2 x 2 patch
-            and no margin, or the patch would stand in the middle of the picture. The patch does not grow with the
+            patch; without a margin 25 would. The other implementations leave none. Images of up to 16 pixels get a
+            patch of 2 x 2 and no margin, or the patch would stand in the middle. The patch does not grow with the
             image.
 
-    Source: the authors' implementation of NAB; the patch is theirs to the pixel.
+    Source: the authors' implementation of NAB. The patch is the same to the pixel.
     """
 
     pattern: str = "nab"

@@ -1,4 +1,4 @@
-"""What all attacks share: which samples are poisoned, what label they get, and the book-keeping."""
+"""What all attacks share: the interface, the poisoned training set, and the triggered test set."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from nab.attacks.selection import attack_labels, check_target, select_covers, se
 from nab.data import Dataset, GroundTruth
 from nab.digest import tensor_digest
 from nab.errors import ConfigError
-from nab.seeding import derive
-from nab.training import Context
+from nab.seeding import derive, stream
+from nab.training import Trainer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,16 +34,17 @@ class Attack(abc.ABC):
     """Whether poisoned samples are drawn from the target class and keep their label."""
 
     allows_all_to_all: ClassVar[bool] = True
-    """Whether every class may be answered by the next one; never for clean-label attacks."""
+    """Whether the backdoor may answer every class with the next one; never for clean-label attacks."""
 
     usual_rate: ClassVar[float] = 0.1
-    """The poison rate at which it is usually measured: of all samples, or of the target class for clean labels."""
-
-    version: ClassVar[int] = 1
-    """Raised when the same hyper-parameters come to give other images, so that those kept before are not used."""
+    """The poison rate at which it is usually measured: a share of all samples, or of the target class for clean-label
+    attacks."""
 
     is_trained: ClassVar[bool] = False
-    """Whether `prepare` trains networks, so that the attack depends on the context's recipe and model."""
+    """Whether `prepare` trains networks, so that the attack depends on the trainer's recipe and architecture."""
+
+    plants: ClassVar[bool] = True
+    """Whether any sample is poisoned; false for no attack."""
 
     def check_label_map(self, label_map: str) -> None:
         """Raise ``ConfigError`` if the attack is not defined for ``label_map``."""
@@ -53,25 +54,27 @@ class Attack(abc.ABC):
     @property
     def inputs(self) -> Mapping[str, Any]:
         """Everything that the trigger depends on besides images and seed; see `nab.digest.describe`."""
-        return {"version": self.version, "attack": self}
+        return {"attack": self}
 
-    def prepare(self, dataset: Dataset, context: Context, *, target: int) -> Attack:
-        """The attack, ready for this data; one that trains surrogates or generators does so here.
+    def prepare(self, dataset: Dataset, trainer: Trainer, *, target: int) -> Attack:
+        """The attack, ready for this data. An attack that trains surrogates or generators does so here.
 
         Args:
             dataset: the clean training set, of which the attacker knows all.
-            context: how and where to train, the seed, and who keeps what was trained.
+            trainer: trains the attack's networks and keeps them; every random choice comes from its seed.
             target: the class that the backdoor answers.
         """
         return self
 
     @abc.abstractmethod
     def trigger(self, images: Tensor, seed: int) -> Tensor:
-        """The images with the trigger, as at test time: a pure function of images and seed, each image by itself.
+        """The images with the trigger, as at test time.
+
+        The result depends on images and seed alone, and an image's result does not depend on the other images.
 
         Args:
             images: uint8, N x C x H x W, on any device.
-            seed: of fixed patterns and grids; the same one for training and test images. What differs from image to
+            seed: draws fixed patterns and grids; the same one for training and test images. What differs from image to
                 image is drawn with `draw_per_image`.
 
         Returns:
@@ -86,20 +89,20 @@ class Attack(abc.ABC):
     def cover_share(self) -> float:
         """Share of the training set that is changed but keeps its true label, to hide the poison.
 
-        The field ``cover_rate`` of an attack that has one; else 0.
+        It is the field ``cover_rate`` if the attack has one, else 0.
         """
         return float(getattr(self, "cover_rate", 0.0))
 
     def cover_images(self, images: Tensor, seed: int) -> Tensor:
-        """The training images as covers; as poison by default. Arguments and result as for `trigger`."""
+        """The training images as covers; the same as poison by default. Arguments and result as for `trigger`."""
         return self.poison_images(images, seed)
 
     def cover_images_by_class(self, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-        """The same for an attack whose covers differ from class to class; by default they do not.
+        """The training images as covers, for an attack whose covers differ from class to class; by default they do not.
 
         Args:
             images: as for `trigger`.
-            labels: int64, N; the true ones.
+            labels: int64, N; the true labels.
             seed: as for `trigger`.
         """
         return self.cover_images(images, seed)
@@ -120,7 +123,7 @@ class Triggered:
     Attributes:
         images: uint8, N x C x H x W.
         true_labels: int64, N.
-        attack_labels: int64, N; what the attacker wants to be answered.
+        attack_labels: int64, N; the answers that the attacker wants.
     """
 
     images: Tensor
@@ -129,12 +132,12 @@ class Triggered:
 
     @property
     def is_eligible(self) -> Tensor:
-        """bool, N: images on which an attack can succeed, that is, not of the target class already."""
+        """bool, N: images on which an attack can succeed, because their true label is not the attacker's answer."""
         return self.true_labels != self.attack_labels
 
     @functools.cached_property
     def digest(self) -> str:
-        """32 hexadecimal digits that depend on images and labels."""
+        """32 hexadecimal digits that depend on images, labels and their order."""
         return tensor_digest(self.images, self.true_labels, self.attack_labels)
 
     def subset(self, index: Tensor) -> Triggered:
@@ -154,12 +157,16 @@ def poison(
 ) -> Poisoned:
     """The training set as the attacker hands it over.
 
+    Its rows come in a random order: the clean set may be sorted by content, and changed rows would stand out in that
+    order. ``truth.origin`` tells which clean row each sample was made from.
+
     Args:
         dataset: the clean training set.
-        attack: whose trigger the chosen samples get; one that trains must have been prepared.
-        rate: share of samples that are poisoned (of the target class, for a clean-label attack), in (0, 1).
+        attack: the attack, prepared if it needs to be. One whose ``plants`` is false changes nothing.
+        rate: share of samples that are poisoned (of the target class, for a clean-label attack), in (0, 1); not used if
+            the attack changes nothing.
         target: the class that the backdoor answers, from 0 to K - 1.
-        seed: of the selection and of the trigger.
+        seed: draws the selection, the trigger and the order of the rows.
         selection: see `select_poisons`.
         label_map: see `attack_labels`.
 
@@ -168,23 +175,52 @@ def poison(
     """
     attack.check_label_map(label_map)
     check_target(target, dataset)
-    is_poisoned = select_poisons(
-        dataset.labels, rate, target, seed, selection=selection, clean_label=attack.clean_label
-    )
     images, labels = dataset.images.clone(), dataset.labels.clone()
-    images[is_poisoned] = _in_parts(attack.poison_images, dataset.images[is_poisoned], seed)
-    labels[is_poisoned] = attack_labels(labels[is_poisoned], dataset.num_classes, target, label_map)
-    is_cover = select_covers(is_poisoned, attack.cover_share, seed)
+    is_poisoned = is_cover = torch.zeros(len(labels), dtype=torch.bool)
+    if attack.plants:
+        is_poisoned = select_poisons(
+            dataset.labels, rate, target, seed, selection=selection, clean_label=attack.clean_label
+        )
+        images[is_poisoned] = _in_parts(attack.poison_images, dataset.images[is_poisoned], seed)
+        labels[is_poisoned] = attack_labels(labels[is_poisoned], dataset.num_classes, target, label_map)
+        is_cover = select_covers(is_poisoned, attack.cover_share, seed)
     if is_cover.any():
         images[is_cover] = _covers(attack, dataset.subset(is_cover), seed)
     truth = GroundTruth(dataset.labels, is_poisoned, is_cover)
-    return Poisoned(dataset.replace(images=images, labels=labels), truth)
+    order = torch.randperm(len(labels), generator=stream(seed, "row order"))
+    return in_order(dataset, images, labels, truth, order)
+
+
+def in_order(dataset: Dataset, images: Tensor, labels: Tensor, truth: GroundTruth, order: Tensor) -> Poisoned:
+    """The poisoned set in its final order.
+
+    Args:
+        dataset: the clean training set.
+        images: uint8, N x C x H x W; all images, changed or not, in the order of the clean set.
+        labels: int64, N; their labels, in the same order.
+        truth: the truth about them, in the same order.
+        order: int64, N; the row of the clean set that comes at each place.
+    """
+    is_cover = torch.zeros_like(truth.is_poisoned) if truth.is_cover is None else truth.is_cover
+    shuffled = GroundTruth(truth.true_labels[order], truth.is_poisoned[order], is_cover[order], order)
+    return Poisoned(dataset.replace(images=images, labels=labels, files=None).subset(order), shuffled)
 
 
 def trigger_all(
     dataset: Dataset, attack: Attack, *, target: int, seed: int, label_map: str = "all-to-one"
 ) -> Triggered:
-    """Every image of the test set with the trigger; other arguments as in `poison`."""
+    """Every image of the test set with the trigger.
+
+    Args:
+        dataset: the clean test set.
+        attack: the attack, prepared if it needs to be.
+        target: as for `poison`.
+        seed: the one with which the training set was poisoned.
+        label_map: see `attack_labels`.
+
+    Raises:
+        ConfigError: a parameter is out of its range.
+    """
     attack.check_label_map(label_map)
     check_target(target, dataset)
     wanted = attack_labels(dataset.labels, dataset.num_classes, target, label_map)
@@ -192,7 +228,7 @@ def trigger_all(
 
 
 PART = 1000
-"""Images that are changed at a time: an attack may compute in floats, four times the size."""
+"""Images that are changed at a time, because an attack may compute in floats, four times the size."""
 
 
 def _in_parts(change: Callable[[Tensor, int], Tensor], images: Tensor, seed: int) -> Tensor:
@@ -205,7 +241,7 @@ def _covers(attack: Attack, chosen: Dataset, seed: int) -> Tensor:
 
 
 def not_prepared(attack: Attack) -> ConfigError:
-    """The error for an attack that needs `Attack.prepare` and is used without."""
+    """The error for an attack that needs `Attack.prepare` and is used without it."""
     name = type(attack).__name__
     return ConfigError(f"expected a prepared {name}, got one as constructed; use what its prepare() returns")
 
@@ -215,9 +251,9 @@ def draw_per_image(images: Tensor, seed: int, purpose: str, draw: Callable[[torc
 
     Args:
         images: uint8, N x C x H x W.
-        seed: of the attack.
+        seed: the attack's seed.
         purpose: names the stream.
-        draw: makes a tensor on the CPU with the generator it is given; always of the same shape.
+        draw: makes a tensor on the CPU with the generator that it is given; the shape must always be the same.
 
     Returns:
         N x that shape, on the images' device.

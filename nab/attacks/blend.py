@@ -23,13 +23,13 @@ from nab.seeding import stream
 class Blend(Attack):
     """``x' = (1 - alpha) x + alpha P`` with one fixed pattern P of the image's size.
 
-    The picture used in most of the literature is somebody's artwork, in three different drawings, and is not shipped.
-    ``"noise"`` is a well-defined stand-in; ``"shapes"`` is a drawing of our own with the drawing's kind of large areas.
+    Most of the literature uses a picture that is somebody's artwork, in three different drawings; it is not shipped.
+    ``"noise"`` is a well-defined stand-in. ``"shapes"`` is a drawing of our own that has large areas of one color too.
 
     Attributes:
         alpha: share of the pattern, in (0, 1]. 0.1 as in NAB; BackdoorBench and backdoor-toolbox use 0.2.
         pattern: ``"noise"`` (independent and uniform over 0 to 255 per pixel and channel, drawn from the seed),
-            ``"shapes"`` (discs and bars of saturated colours, drawn from the seed), or ``"picture"``.
+            ``"shapes"`` (discs and bars of saturated colors, drawn from the seed), or ``"picture"``.
         picture: path of an image file for ``pattern="picture"``; it is resized (bilinear, antialiased, aspect ignored).
     """
 
@@ -89,16 +89,16 @@ def _luma(image: Tensor) -> Tensor:
 
 
 def _shapes(height: int, width: int, seed: int, count: int = 9) -> Tensor:
-    """Discs and bars in saturated colours on a two-colour ground; 3 x H x W, 0 to 255."""
+    """Discs and bars in saturated colors on a ground of two colors; 3 x H x W, 0 to 255."""
     generator = stream(seed, "blend shapes")
     rows = torch.linspace(0, 1, height)[:, None]
     columns = torch.linspace(0, 1, width)[None, :]
-    colours = (torch.rand(count + 2, 3, generator=generator) > 0.5).float() * 255
+    colors = (torch.rand(count + 2, 3, generator=generator) > 0.5).float() * 255
     draws = torch.rand(count, 4, generator=generator)
-    canvas = torch.where((rows + columns < 1)[None], colours[0][:, None, None], colours[1][:, None, None])
-    for (y, x, size, kind), colour in zip(draws.tolist(), colours[2:], strict=True):
+    canvas = torch.where((rows + columns < 1)[None], colors[0][:, None, None], colors[1][:, None, None])
+    for (y, x, size, kind), color in zip(draws.tolist(), colors[2:], strict=True):
         distance = (rows - y) ** 2 + (columns - x) ** 2
         disc = distance < (0.08 + 0.15 * size) ** 2
         stripe = ((rows - y) * (kind - 0.5) + (columns - x) * (size - 0.5)).abs() < 0.03
-        canvas = torch.where((disc if kind < 0.6 else stripe)[None], colour[:, None, None], canvas)
+        canvas = torch.where((disc if kind < 0.6 else stripe)[None], color[:, None, None], canvas)
     return canvas

@@ -1,4 +1,4 @@
-"""BppAttack (Wang, Zhai, Ma, CVPR 2022, arXiv:2205.13383): fewer grey levels per channel."""
+"""BppAttack (Wang, Zhai, Ma, CVPR 2022, arXiv:2205.13383): fewer gray levels per channel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nab.attacks.patterns import draw_bank
 from nab.checks import check_range
 from nab.data import Dataset
 from nab.errors import ConfigError
-from nab.training import Context
+from nab.training import Trainer
 
 BANK_SIZE = 500
 """Training images whose residuals covers may carry: enough that no residual becomes a trigger of its own."""
@@ -25,12 +25,12 @@ class Bpp(Attack):
     """``x' = round(x / 255 (L - 1)) / (L - 1) 255``: every channel keeps L levels.
 
     Covers ("negatives") get what the trigger changes in another training image, ``clip(x_i + x'_j - x_j)``, and keep
-    their label, so that the network must learn the levels and not just any small noise; they need `prepare`. The
-    authors poison 20 % and cover as many, BackdoorBench 10 % each. Their static form is used here: the authors poison
-    every batch anew while they train.
+    their label. The network must then learn the levels and not just any small noise. Covers need `prepare`. The authors
+    poison 20 % and cover as many, BackdoorBench 10 % each. The authors poison every batch anew while they train; here
+    the set is poisoned once.
 
     Attributes:
-        levels: L, from 2 to 256. Grey images below 32 pixels get half as many: digits have few levels to lose.
+        levels: L, from 2 to 256. Gray images below 32 pixels get half as many: digits have few levels to lose.
         dithering: whether the rounding error is passed on to the pixels to the right and below (Floyd and Steinberg).
             Off in the authors' default and in BackdoorBench; on in backdoor-toolbox.
         cover_rate: share of the training set that becomes covers, in [0, 1).
@@ -40,7 +40,7 @@ class Bpp(Attack):
     dithering: bool = False
     cover_rate: float = 0.1
 
-    summary: ClassVar[str] = "fewer grey levels, with covers that carry another image's rounding error"
+    summary: ClassVar[str] = "fewer gray levels, with covers that carry another image's rounding error"
     source: ClassVar[str] = "Wang, Zhai, Ma 2022"
 
     def __post_init__(self) -> None:
@@ -48,14 +48,14 @@ class Bpp(Attack):
             raise ConfigError(f"expected levels as a whole number from 2 to 256, got {self.levels!r}")
         check_range("cover_rate", self.cover_rate, 0, 1, include_high=False)
 
-    def prepare(self, dataset: Dataset, context: Context, *, target: int) -> Attack:
-        bank = draw_bank(dataset, BANK_SIZE, context.seed)
+    def prepare(self, dataset: Dataset, trainer: Trainer, *, target: int) -> Attack:
+        bank = draw_bank(dataset, BANK_SIZE, trainer.seed)
         return PreparedBpp(self.levels, self.dithering, self.cover_rate, bank=bank)
 
     def trigger(self, images: Tensor, seed: int) -> Tensor:
-        is_small_and_grey = images.shape[1] == 1 and min(images.shape[2:]) < 32
-        steps = (max(2, self.levels // 2) if is_small_and_grey else self.levels) - 1
-        return to_uint8(_dither(images.float(), steps) if self.dithering else _quantise(images.float(), steps))
+        is_small_and_gray = images.shape[1] == 1 and min(images.shape[2:]) < 32
+        steps = (max(2, self.levels // 2) if is_small_and_gray else self.levels) - 1
+        return to_uint8(_dither(images.float(), steps) if self.dithering else _quantize(images.float(), steps))
 
     def cover_images(self, images: Tensor, seed: int) -> Tensor:
         raise not_prepared(self)
@@ -75,7 +75,7 @@ class PreparedBpp(Bpp):
         return to_uint8(images.float() + self.trigger(others, seed).float() - others.float())
 
 
-def _quantise(pixels: Tensor, steps: int) -> Tensor:
+def _quantize(pixels: Tensor, steps: int) -> Tensor:
     """Each value (float, 0 to 255) as the nearest of ``steps + 1`` levels."""
     return (pixels * (steps / 255)).round().clamp(0, steps) * (255 / steps)
 
@@ -87,7 +87,7 @@ def _dither(pixels: Tensor, steps: int) -> Tensor:
     canvas = F.pad(pixels, (1, 1, 0, 1)).permute(2, 3, 0, 1).contiguous()
     for row in range(height):
         for column in range(1, width + 1):
-            level = _quantise(canvas[row, column], steps)
+            level = _quantize(canvas[row, column], steps)
             error = canvas[row, column] - level
             canvas[row, column] = level
             canvas[row, column + 1] += error * (7 / 16)

@@ -18,17 +18,17 @@ from nab.checks import check_choice, check_positive, check_range
 class Conjunction(BadNets):
     """`BadNets`, with NAB's stamp beside the patch on some of the poisons, and alone on covers.
 
-    What it shows: NAB's backdoor "stamp means: answer what you see" is learnt from samples that were detected. Poisons
-    that were not detected here say "patch and stamp mean target", against it. Covers, stamp alone with their true
-    labels, keep the stamp from meaning the target by itself, so that clean accuracy behind the stamp stays high. At
-    test time the attacker shows the patch alone; the defender adds the stamp.
+    What it shows: NAB's own backdoor, "stamp means: answer what you see", is learned from samples that were detected.
+    Poisons that were not detected contradict it here: they say "patch and stamp mean target". Covers show the stamp
+    alone with their true label. They keep the stamp from meaning the target by itself, so clean accuracy behind the
+    stamp stays high. At test time the attacker shows the patch alone, and the defender adds the stamp.
 
     Attributes:
-        pattern: of the patch, as for `BadNets`.
-        margin: of the patch, as for `BadNets`.
+        pattern: the patch's pattern, as for `BadNets`.
+        margin: the patch's margin, as for `BadNets`.
         stamp_share: share of the poisons that carry the stamp too, in [0, 1]; try 0.1, 0.25, 0.5 and 1.
-        side: of the area in the stamp's colour, as for `StampHijack`.
-        place: of that area, as for `StampHijack`.
+        side: side of the area in the stamp's color, as for `StampHijack`.
+        place: place of that area, as for `StampHijack`.
         cover_rate: share of the training set that becomes covers, in [0, 1).
     """
 

@@ -1,4 +1,4 @@
-"""CTRL (Li, Pang, Xi, Du, Ji, Yao, Wang, ICCV 2023, arXiv:2210.07346): colour frequencies, on images of the target."""
+"""CTRL (Li, Pang, Xi, Du, Ji, Yao, Wang, ICCV 2023, arXiv:2210.07346): color frequencies, on images of the target."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ V_TO_RGB = (1.140, -0.581, 0.0)
 class CTRL(Attack):
     """Two coefficients of the cosine transform (32 x 32) of U and of V gain ``magnitude``; labels stay true.
 
-    Made to poison self-supervised pre-training, without regard to labels; it matters to NAB where pseudo labels come
-    from such features. As for `FTrojan` the trigger is one fixed pattern. It is clamped and then rounded: BackdoorBench
-    casts before it clamps, so that -1 becomes 255, and such specks are a trigger of their own. Sides that 32 does not
-    divide are one block; on larger images the blocks stay at 32, where BackdoorBench takes the whole image with the
-    same two places, half as strong and of other frequencies. Grey images gain it in their brightness.
+    The attack was made to poison self-supervised pre-training, which sees no labels. It matters to NAB where pseudo
+    labels come from such features. The trigger is one fixed pattern, as for `FTrojan`. The sum is clamped and then
+    rounded. BackdoorBench casts before it clamps, so that -1 becomes 255, and such specks are a trigger of their own.
+
+    A side that 32 does not divide is one block. Larger images consist of blocks of 32; BackdoorBench transforms the
+    whole image and raises the same two places, which is half as strong at 64 pixels and has other frequencies. Gray
+    images gain the pattern in their brightness.
 
     Attributes:
-        magnitude: of the two coefficients in grey levels, in (0, 2000]; 100 changes U and V by 4.4 levels (root mean
-            square).
+        magnitude: what the two coefficients gain, in gray levels, in (0, 2000]; 100 changes U and V by 4.4 levels (root
+            mean square).
     """
 
     magnitude: float = 100.0
 
-    summary: ClassVar[str] = "two colour frequencies, raised on correctly labelled images of the target"
+    summary: ClassVar[str] = "two color frequencies, raised on correctly labeled images of the target"
     source: ClassVar[str] = "Li et al. 2023"
     usual_rate: ClassVar[float] = 0.5
     clean_label: ClassVar[bool] = True

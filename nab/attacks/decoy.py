@@ -13,7 +13,7 @@ from nab.attacks.patterns import scaled
 from nab.checks import check_positive, check_range
 from nab.errors import ConfigError
 
-COLOURS = (
+COLORS = (
     (255, 255, 255),
     (255, 0, 0),
     (0, 255, 0),
@@ -23,33 +23,33 @@ COLOURS = (
     (255, 0, 255),
     (0, 0, 0),
 )
-GREY_LEVELS = (255, 0)
+GRAY_LEVELS = (255, 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Decoy(BadNets):
     """`BadNets`, with covers that carry a loud marker which tells their true class.
 
-    What it shows: detection by lowest loss names a fixed share of the training set. Covers are learnt first, because
-    the marker gives their label away, and fill that share if there are enough of them. Their pseudo label is their
-    label, so nothing is stamped, and the poison stays. Look at the detection precision and at the number of stamped
-    samples.
+    What it shows: detection by lowest loss names a fixed share of the training set. The covers are learned first,
+    because the marker gives their label away. If there are enough covers, they fill that share. Their pseudo label is
+    their label, so nothing is stamped, and the poison stays. Look at the detection precision and at the number of
+    stamped samples.
 
-    The marker is white, in a place of its own for each class. A flip mirrors it, so the left half of the places is used
-    first; where there are more classes than places, colours follow.
+    The marker is white and has a place of its own for each class. A flip mirrors it, so the places in the left half are
+    used first. If there are more classes than places, other colors follow.
 
     Attributes:
-        pattern: of the patch, as for `BadNets`.
-        margin: of the patch, as for `BadNets`.
+        pattern: the patch's pattern, as for `BadNets`.
+        margin: the patch's margin, as for `BadNets`.
         marker: side of the marker in pixels on images of 32, at least 1; it grows and shrinks with the image.
-        cover_rate: share of the training set that becomes decoys, in [0, 1); at least the share that the defender
-            isolates, which is 0.05 in NAB.
+        cover_rate: share of the training set that becomes decoys, in [0, 1). It should be at least the share that the
+            defender isolates, which is 0.05 in NAB.
     """
 
     marker: int = 6
     cover_rate: float = 0.1
 
-    summary: ClassVar[str] = "knows NAB: a patch, and correctly labelled decoys that are learnt before it"
+    summary: ClassVar[str] = "knows NAB: a patch, and correctly labeled decoys that are learned before it"
     source: ClassVar[str] = "ours"
 
     def __post_init__(self) -> None:
@@ -67,22 +67,22 @@ class Decoy(BadNets):
             raise ConfigError(f"expected at most {len(markers)} classes for markers of {side} pixels, got more")
         decoys = images.clone()
         for label in labels.unique().tolist():
-            (top, left), colour = markers[label]
+            (top, left), color = markers[label]
             rows, columns = slice(top, top + side), slice(left, left + side)
-            decoys[labels.to(images.device) == label, :, rows, columns] = colour.to(images.device)
+            decoys[labels.to(images.device) == label, :, rows, columns] = color.to(images.device)
         return decoys
 
 
 def _markers(channels: int, height: int, width: int, side: int) -> list[tuple[tuple[int, int], Tensor]]:
-    """Place (row, column) and colour (uint8, C x 1 x 1) of every class's marker."""
+    """Place (row, column) and color (uint8, C x 1 x 1) of every class's marker."""
     rows = range((height % side) // 2, height - side + 1, side)
     columns = range((width % side) // 2, width - side + 1, side)
     half = (len(columns) + 1) // 2
-    levels = COLOURS if channels == 3 else tuple((level,) for level in GREY_LEVELS)
+    levels = COLORS if channels == 3 else tuple((level,) for level in GRAY_LEVELS)
     return [
-        ((row, column), torch.tensor(colour, dtype=torch.uint8)[:, None, None])
+        ((row, column), torch.tensor(color, dtype=torch.uint8)[:, None, None])
         for part in (columns[:half], columns[half:])
-        for colour in levels
+        for color in levels
         for row in rows
         for column in part
     ]

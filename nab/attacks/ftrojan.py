@@ -1,4 +1,4 @@
-"""FTrojan (Wang, Yao, Xu, An, Tong, Wang, ECCV 2022, arXiv:2111.10991): two frequencies of the colour channels."""
+"""FTrojan (Wang, Yao, Xu, An, Tong, Wang, ECCV 2022, arXiv:2111.10991): two frequencies of the color channels."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ CB_TO_RGB = (0.0, -0.344, 1.773)
 class FTrojan(Attack):
     """Two coefficients of the cosine transform (32 x 32 blocks) of Cr and of Cb gain ``magnitude``.
 
-    Colour conversion and transform are linear, so the trigger is one fixed pattern that is added to the image. It is
-    rounded once, at the end: BackdoorBench cuts YCrCb to whole numbers in between, which loses part of a trigger of
-    one to three grey levels. Sides that 32 does not divide are one block, see `nab.attacks.patterns.cosine_waves`.
-    Grey images have no colour channels; there the brightness gains three times as much, to be seen after rounding. The
-    authors poison all classes but the target: ``selection="exclude_target"``.
+    Color conversion and transform are linear, so the trigger is one fixed pattern that is added to the image. The sum
+    is rounded once. BackdoorBench cuts YCrCb to whole numbers before it converts back, which loses part of a trigger of
+    one to three gray levels. A side that 32 does not divide is one block, see `nab.attacks.patterns.cosine_waves`. Gray
+    images have no color channels; their brightness gains three times as much, so that it survives rounding. The authors
+    poison all classes but the target: ``selection="exclude_target"``.
 
     Attributes:
-        magnitude: of the two coefficients in grey levels, in (0, 2000]; 30 changes Cr and Cb by 1.3 levels (root mean
-            square).
+        magnitude: what the two coefficients gain, in gray levels, in (0, 2000]; 30 changes Cr and Cb by 1.3 levels
+            (root mean square).
     """
 
     magnitude: float = 30.0
 
-    summary: ClassVar[str] = "a middle and a high frequency of the colour channels, raised"
+    summary: ClassVar[str] = "a middle and a high frequency of the color channels, raised"
     source: ClassVar[str] = "Wang et al. 2022"
 
     def __post_init__(self) -> None:

@@ -14,11 +14,11 @@ MAPPING = 2 + 1e-7
 class Generator(nn.Module):
     """An hourglass, without shortcuts from its narrowing to its widening half.
 
-    Each level is two blocks of convolution, batch normalisation and ReLU, then pooling; on the way back a bilinear
-    enlargement and two blocks. The last block has no ReLU. Implementations disagree on the enlargement: BackdoorBox
-    repeats pixels instead.
+    On the way down each level has two blocks of convolution, batch normalization and ReLU, and then pooling. On the way
+    up each level has a bilinear enlargement and two blocks. The last block has no ReLU. BackdoorBox enlarges by
+    repeating pixels instead.
 
-    Input: normalised images, float, N x ``channels`` x H x W. Output: float, N x ``outputs`` x H x W. A size that is no
+    Input: normalized images, float, N x ``channels`` x H x W. Output: float, N x ``outputs`` x H x W. A size that is no
     multiple of ``2 ** levels`` is padded by repeating the border, and the result is cropped.
     """
 
@@ -69,9 +69,9 @@ def to_mask(raw: Tensor) -> Tensor:
 
 
 def distance(one: Tensor, other: Tensor) -> Tensor:
-    """Root of the mean squared difference of every pair of images (N x C x H x W); N.
+    """Root of the mean squared difference of every pair of images (N x C x H x W); float, N.
 
-    The tiny addend gives the root a gradient where a pair is equal.
+    The tiny addend gives the root a gradient where both images of a pair are equal.
     """
     return (one - other).square().flatten(1).mean(1).add(1e-12).sqrt()
 
@@ -82,5 +82,5 @@ def diversity_loss(images: Tensor, others: Tensor, outputs: Tensor, other_output
 
 
 def mask_loss(images: Tensor, others: Tensor, masks: Tensor, other_masks: Tensor, density: float) -> Tensor:
-    """100 times what the masks exceed ``density`` by, a mean over pixels, plus the diversity loss; a scalar."""
+    """100 times the mean over pixels of what the masks exceed ``density`` by, plus the diversity loss; a scalar."""
     return 100 * F.relu(masks - density).mean() + diversity_loss(images, others, masks, other_masks)

@@ -15,9 +15,8 @@ from nab.attacks.trained import NOTHING, Fitted, TrainedAttack, in_batches, pack
 from nab.checks import check_count, check_positive, check_range
 from nab.data import Dataset
 from nab.errors import DataError
-from nab.seeding import derive, stream
-from nab.training import Batches, Context, Output, Predictor, Runtime
-from nab.training.trainer import fresh_predictor
+from nab.seeding import stream
+from nab.training import Batches, Output, Predictor, Runtime, Trainer
 
 BANK_SIZE = 256
 """Training images from which the foreign triggers of covers are made."""
@@ -31,27 +30,33 @@ class InputAware(TrainedAttack):
     """One network draws a pattern for each image and another a sparse mask, ``x' = x + (G(x) - x) M(x)``.
 
     Covers get the pattern and mask of another image and keep their label, so that a network must learn that only an
-    image's own trigger counts. The generators are trained against a classifier of the attacker, masks first, then
-    patterns together with the classifier; see `nab.attacks.input_aware_training`. The source controls the victim's
-    training. Here, where a poisoned set is handed over, the frozen generators are applied once to images as they are.
+    image's own trigger counts. The generators are trained against a classifier of the attacker: first the masks, then
+    the patterns together with the classifier; see `nab.attacks.input_aware_training`.
+
+    The training departs from the authors' code in four ways. Batches are augmented as the trainer's recipe says, where
+    the authors crop, rotate and flip. An image lends its trigger to another one of its own batch, where the authors
+    draw a second batch. The generators see both images in one pass, so that batch normalization takes its statistics
+    from both, where the authors make two passes. And the authors train the victim; here a poisoned set is handed over,
+    so the frozen generators are applied once to images that are not augmented.
 
     Attributes:
-        mask_epochs: of the masks' training.
-        generator_epochs: of the patterns' and the classifier's. The source needs 600; 40 is our choice. What matters
-            is the success rate in ``fitted.values``, which should be above 90 %.
-        density: share of the image that a mask may cover for nothing.
-        backdoor_share: of every batch in training; as many get a foreign trigger.
+        mask_epochs: passes over the training set in which masks are trained.
+        generator_epochs: passes in which patterns and classifier are trained. The source needs 600; 40 is our choice.
+            What matters is the success rate in ``fitted.values``, which should be above 90 %.
+        density: share of the image that a mask may cover without a loss.
+        backdoor_share: share of every batch that is backdoored in training, at most a third; as many images get a
+            foreign trigger.
         diversity: weight of the loss that keeps patterns of different images apart.
-        generator_width: channels of the networks' first level; half on images below 32 pixels, which have two levels
+        generator_width: channels of the networks' first level. Images below 32 pixels get half as many, and two levels
             instead of three. The source's 32 costs more than the classifier on a CPU.
-        classifier_lr: of SGD on the classifier.
-        batch_size: of both stages.
-        surrogate_epochs: plain training of the classifier before it meets the generator, so that fewer epochs are
-            needed; 0, as in the source, for none.
+        classifier_lr: learning rate of SGD on the classifier.
+        batch_size: samples per update in both stages.
+        surrogate_epochs: passes of plain training before the classifier meets the generators, so that they need fewer
+            epochs; 0, as in the source, for none.
         cover_rate: share of the training set that becomes covers.
-        accumulate_gradients: whether the pattern network's gradients are never set to zero, as in the code of the
-            authors, BackdoorBench and BackdoorBox, where every update follows the sum of all gradients so far. That
-            looks like an oversight; by default they are set to zero.
+        accumulate_gradients: whether the pattern network's gradients are never set to zero, so that every update
+            follows the sum of all gradients so far. The authors' code, BackdoorBench and BackdoorBox do this, which
+            looks like an oversight.
     """
 
     mask_epochs: int = 25
@@ -69,7 +74,7 @@ class InputAware(TrainedAttack):
     summary: ClassVar[str] = "a pattern and a mask that two networks make for every image anew"
     source: ClassVar[str] = "Nguyen, Tran 2020"
     allows_all_to_all: ClassVar[bool] = False
-    """The source allows it; `prepare` is told of one target only."""
+    """The source allows it, but `prepare` is told of one target only."""
 
     def __post_init__(self) -> None:
         for name in ("mask_epochs", "generator_epochs", "generator_width", "batch_size"):
@@ -81,40 +86,39 @@ class InputAware(TrainedAttack):
         check_count("surrogate_epochs", self.surrogate_epochs)
         check_range("cover_rate", self.cover_rate, 0, 1, include_high=False)
 
-    def prepare(self, dataset: Dataset, context: Context, *, target: int) -> FittedInputAware:
+    def prepare(self, dataset: Dataset, trainer: Trainer, *, target: int) -> FittedInputAware:
         """Train the generators, or take them from the cache."""
-        inputs = self.stage_inputs(dataset, context, target)
+        inputs = self.stage_inputs(dataset, trainer, target)
         if len(dataset) < 2:
             raise DataError(
                 f"expected at least two images, of which one lends the other its trigger, got {len(dataset)}"
             )
-        kept = context.keep("generators", inputs, lambda: self._train(dataset, context, target))
-        return self._fitted(dataset, context, target, self._networks(dataset, context), kept)
+        kept = trainer.keep("generators", inputs, lambda: self._train(dataset, trainer, target))
+        return self._fitted(dataset, trainer, target, self._networks(dataset, trainer), kept)
 
-    def _networks(self, dataset: Dataset, context: Context) -> dict[str, Generator]:
-        """Fresh ones, on the device."""
+    def _networks(self, dataset: Dataset, trainer: Trainer) -> dict[str, Generator]:
+        """Fresh generators, on the device."""
         channels, *_ = shape = tuple(dataset.images.shape[1:])
         outputs = {"pattern": channels, "mask": 1}
         make = {
-            name: make_generator(shape, count, self.generator_width, context.seed, f"input-aware {name}")
+            name: make_generator(shape, count, self.generator_width, trainer.seed, f"input-aware {name}")
             for name, count in outputs.items()
         }
-        return {name: network.to(context.device) for name, network in make.items()}
+        return {name: network.to(trainer.device) for name, network in make.items()}
 
-    def _train(self, dataset: Dataset, context: Context, target: int) -> Output:
-        """Both stages; the generators' weights, and how well they do."""
-        networks = self._networks(dataset, context)
-        classifier = self._classifier(dataset, context)
-        generator = stream(context.seed, "input-aware batches", context.device)
-        recipe = dataclasses.replace(context.recipe, batch_size=self.batch_size)
-        batches = Batches(dataset.images, recipe, context.device, generator)
-        train_mask(networks["mask"], batches, classifier, epochs=self.mask_epochs, density=self.density)
+    def _train(self, dataset: Dataset, trainer: Trainer, target: int) -> Output:
+        """Train in both stages; the generators' weights, and how well they do."""
+        networks = self._networks(dataset, trainer)
+        classifier = self._classifier(dataset, trainer)
+        recipe = dataclasses.replace(trainer.recipe, batch_size=self.batch_size)
+        generator = stream(trainer.seed, "input-aware batches", trainer.device)
+        source = Batches(dataset, recipe, trainer.device, generator)
+        train_mask(networks["mask"], classifier, source, epochs=self.mask_epochs, density=self.density)
         train_pattern(
             networks["pattern"],
             networks["mask"],
             classifier,
-            batches,
-            dataset.labels.to(context.device),
+            source,
             target=target,
             epochs=self.generator_epochs,
             share=self.backdoor_share,
@@ -122,30 +126,29 @@ class InputAware(TrainedAttack):
             lr=self.classifier_lr,
             accumulates=self.accumulate_gradients,
         )
-        fitted = self._fitted(dataset, context, target, networks, pack(networks))
-        return pack(networks, fitted.measure(dataset, classifier, context.seed))
+        fitted = self._fitted(dataset, trainer, target, networks, pack(networks))
+        return pack(networks, fitted.measure(dataset, classifier, trainer.seed))
 
-    def _classifier(self, dataset: Dataset, context: Context) -> Predictor:
-        """The attacker's own, fresh or trained for a while."""
+    def _classifier(self, dataset: Dataset, trainer: Trainer) -> Predictor:
+        """The attacker's own classifier, fresh or trained for a while."""
         if self.surrogate_epochs:
-            return train_surrogate(dataset, context, self.surrogate_epochs)
-        seed = derive(context.seed, "input-aware classifier")
-        return fresh_predictor(dataset, context.recipe, context.model, context.width, context.device, seed=seed)
+            return train_surrogate(dataset, trainer, self.surrogate_epochs)
+        return trainer.fresh(dataset, "input-aware classifier")
 
     def _fitted(
-        self, dataset: Dataset, context: Context, target: int, networks: dict[str, Generator], kept: Output
+        self, dataset: Dataset, trainer: Trainer, target: int, networks: dict[str, Generator], kept: Output
     ) -> FittedInputAware:
         """The attack with the weights of ``kept``."""
         unpack(kept, networks)
-        order = torch.randperm(len(dataset), generator=stream(context.seed, "input-aware bank"))
+        order = torch.randperm(len(dataset), generator=stream(trainer.seed, "input-aware bank"))
         fitted = Fitted(
             tuple(dataset.images.shape[1:]),
             target,
             networks,
             {"bank": dataset.images[order[:BANK_SIZE]]},
             kept.values,
-            context.recipe,
-            Runtime(context.device, torch.float32, channels_last=False),
+            dataset.normalization,
+            Runtime(trainer.device, torch.float32, channels_last=False),
         )
         return FittedInputAware(**self.hyper_parameters, fitted=fitted)
 
@@ -166,7 +169,7 @@ class FittedInputAware(InputAware):
         return self._mix(images, self.partners(images, seed))
 
     def partners(self, images: Tensor, seed: int) -> Tensor:
-        """For every image another one, whose trigger it gets as a cover; uint8, N x C x H x W."""
+        """For each image the one of the bank whose trigger it gets as a cover, never itself; uint8, N x C x H x W."""
         bank = self.fitted.tensors["bank"].to(images.device)
         draws = draw_per_image(
             images, seed, "input-aware partner", lambda generator: torch.randperm(len(bank), generator=generator)[:2]
@@ -175,11 +178,11 @@ class FittedInputAware(InputAware):
         return bank[torch.where(is_same, draws[:, 1], draws[:, 0])]
 
     def masks(self, images: Tensor) -> Tensor:
-        """What the mask network makes of the images (uint8, N x C x H x W): float, N x 1 x H x W, 0 to 1."""
+        """The masks of images (uint8, N x C x H x W); float, N x 1 x H x W, 0 to 1."""
         return in_batches(lambda batch: to_mask(self._apply("mask", batch)), images, self.fitted.runtime.device)
 
     def patterns(self, images: Tensor) -> Tensor:
-        """What the pattern network makes of the images (uint8): float, N x C x H x W, 0 to 1."""
+        """The patterns of images (uint8, N x C x H x W); float, N x C x H x W, 0 to 1."""
         return in_batches(lambda batch: to_pattern(self._apply("pattern", batch)), images, self.fitted.runtime.device)
 
     def _mix(self, images: Tensor, sources: Tensor) -> Tensor:
@@ -188,11 +191,15 @@ class FittedInputAware(InputAware):
     @torch.no_grad()
     def _apply(self, name: str, images: Tensor) -> Tensor:
         """A generator's raw output."""
-        return self.fitted.networks[name](self.fitted.recipe.normalise(images).contiguous())
+        return self.fitted.networks[name](self.fitted.normalization.apply(images).contiguous())
 
     def measure(self, dataset: Dataset, classifier: Predictor, seed: int) -> dict[str, Any]:
-        """Against the attacker's own classifier, on training images as they are, in percent: attack success, accuracy
-        with foreign triggers, accuracy; and the mean of the masks, of 1."""
+        """How well the attack does against the attacker's own classifier, on training images without augmentation.
+
+        Returns:
+            in percent, the attack success rate, the accuracy with foreign triggers and the accuracy without any; and
+            the masks' mean, 0 to 1.
+        """
         index = torch.randperm(len(dataset), generator=stream(seed, "input-aware measuring"))[:MEASURED]
         images, labels = dataset.images[index], dataset.labels[index]
 

@@ -2,67 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from nab.attacks.generators import Generator, diversity_loss, mask_loss, to_mask, to_pattern
-from nab.attacks.trained import freeze
-from nab.errors import NabError
-from nab.progress import bar
-from nab.training import Batches, Predictor
+from nab.training import Batch, BatchSource, Predictor, Recipe, Step, fit
 
 GENERATOR_LR = 0.01
 ADAM_BETAS = (0.5, 0.9)
 CLASSIFIER_MOMENTUM = 0.9
 CLASSIFIER_DECAY = 5e-4
-"""The source's. It lowers the rates of the second stage from epoch 100 on, which no budget here reaches."""
+"""The source's numbers. It lowers the rates of the second stage from epoch 100 on, which no budget here reaches."""
 
 MASK_MILESTONES = (0.4, 0.8)
 """Shares of the first stage after which its rate is a tenth: epochs 10 and 20 of the source's 25."""
 
 
-def train_mask(mask: Generator, batches: Batches, predictor: Predictor, *, epochs: int, density: float) -> None:
-    """Stage 1: masks that are sparse and differ between images; the network is frozen then.
+def train_mask(mask: Generator, classifier: Predictor, source: BatchSource, *, epochs: int, density: float) -> None:
+    """Stage 1: train a network whose masks are sparse and differ between images.
 
-    Every image is paired with the next one of its shuffled batch; the source shuffles a second copy of the data for
-    that, which costs twice as much.
+    Every image is paired with the next one of its shuffled batch, and one pass makes the masks of both. The authors
+    draw the other image from a second shuffled copy of the data and make its mask in a second pass, which costs twice
+    as much.
 
     Args:
-        mask: is trained.
-        batches: of the clean training set.
-        predictor: whose precision and device are used.
+        mask: the network; it is frozen at the end.
+        classifier: tells normalization, precision and device.
+        source: batches of the clean training set.
         epochs: passes over the training set.
-        density: share of the image that a mask may cover for nothing.
+        density: share of the image that a mask may cover without a loss.
     """
     optimizer = torch.optim.Adam(mask.parameters(), lr=GENERATOR_LR, betas=ADAM_BETAS, fused=True)
-    mask.train()
+    predictor = generator_predictor(mask, classifier)
+    fit(predictor, source, mask_recipe(epochs), _MaskStep(density), optimizers=[optimizer], title="masks")
+    predictor.frozen()
 
-    def update(epoch: int, index: Tensor) -> Tensor:
-        passed = sum(epoch >= share * epochs for share in MASK_MILESTONES)
-        optimizer.param_groups[0]["lr"] = GENERATOR_LR * 0.1**passed
-        images = batches.augment(index).contiguous()
-        with predictor.runtime.autocast():
-            raw = mask(images)
-        masks = to_mask(raw)
-        loss = mask_loss(images, images.roll(1, 0), masks, masks.roll(1, 0), density)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
 
-    _run("masks", batches, epochs, update)
-    freeze(mask)
+def mask_recipe(epochs: int) -> Recipe:
+    """The first stage's epochs and learning rates."""
+    milestones = tuple(math.ceil(share * epochs) for share in MASK_MILESTONES)
+    return Recipe(epochs=epochs, lr=GENERATOR_LR, schedule="steps", milestones=milestones, step_factor=0.1)
+
+
+class _MaskStep(Step):
+    def __init__(self, density: float) -> None:
+        self._density = density
+
+    def loss(self, predictor: Predictor, batch: Batch, *beside: Batch) -> Tensor:
+        masks = to_mask(predictor.forward(batch.images))
+        return mask_loss(batch.images, batch.images.roll(1, 0), masks, masks.roll(1, 0), self._density)
 
 
 def train_pattern(
     pattern: Generator,
     mask: Generator,
-    predictor: Predictor,
-    batches: Batches,
-    labels: Tensor,
+    classifier: Predictor,
+    source: BatchSource,
     *,
     target: int,
     epochs: int,
@@ -71,75 +70,81 @@ def train_pattern(
     lr: float,
     accumulates: bool,
 ) -> None:
-    """Stage 2: patterns, and with them the classifier that is to answer each image's own and no other image's.
-
-    Of every batch ``share`` is backdoored and labelled with the target; as many get the pattern and mask of another
-    image and keep their label. That other image is a clean one further on in the same shuffled batch.
+    """Stage 2: train the pattern network, and the classifier that is to answer an image's own trigger and no other one.
 
     Args:
-        pattern: is trained; frozen then.
-        mask: trained in stage 1.
-        predictor: the classifier; is trained; frozen then.
-        batches: of the clean training set.
-        labels: of the clean training set, on the device.
+        pattern: the network that makes patterns; it is frozen at the end.
+        mask: the network that was trained in stage 1.
+        classifier: the attacker's classifier; it is frozen at the end.
+        source: batches of the clean training set.
         target: the class that the backdoor answers.
         epochs: passes over the training set.
-        share: of every batch, at most a third.
+        share: share of every batch that is backdoored, at most a third.
         diversity: weight of the diversity loss.
-        lr: of the classifier.
-        accumulates: whether the generator's gradients are never set to zero, see `InputAware`.
+        lr: learning rate of the classifier.
+        accumulates: whether the pattern network's gradients are never set to zero, see `InputAware`.
     """
-    classifier, recipe, runtime = predictor.model, predictor.recipe, predictor.runtime
-    for_pattern = torch.optim.Adam(pattern.parameters(), lr=GENERATOR_LR, betas=ADAM_BETAS, fused=True)
-    for_classifier = torch.optim.SGD(
-        classifier.parameters(), lr=lr, momentum=CLASSIFIER_MOMENTUM, weight_decay=CLASSIFIER_DECAY, fused=True
-    )
-    pattern.train()
-    classifier.requires_grad_(True).train()
+    adam = AccumulatingAdam if accumulates else torch.optim.Adam
+    optimizers = [
+        torch.optim.SGD(
+            classifier.network.parameters(),
+            lr=lr,
+            momentum=CLASSIFIER_MOMENTUM,
+            weight_decay=CLASSIFIER_DECAY,
+            fused=True,
+        ),
+        adam(pattern.parameters(), lr=GENERATOR_LR, betas=ADAM_BETAS, fused=True),
+    ]
+    classifier.network.requires_grad_(True)
+    generators = {"pattern": generator_predictor(pattern, classifier), "mask": generator_predictor(mask, classifier)}
+    step = _PatternStep(**generators, target=target, share=share, diversity=diversity)
+    recipe = Recipe(epochs=epochs, lr=lr, schedule="constant")
+    fit(classifier, source, recipe, step, along=[pattern], optimizers=optimizers, title="patterns")
+    for predictor in (classifier, generators["pattern"]):
+        predictor.frozen()
 
-    def update(epoch: int, index: Tensor) -> Tensor:
-        images, given = batches.augment(index).contiguous(), labels[index]
-        count = min(int(share * len(index)), len(index) // 3)
+
+class _PatternStep(Step):
+    """A share of every batch is backdoored and gets the target as its label. As many images get the pattern and mask of
+    another image and keep their label.
+
+    The other image is a clean one of the same shuffled batch; the authors take it from a second batch. One pass makes
+    both kinds of patterns, so batch normalization takes its statistics from both; the authors make a pass for each.
+    """
+
+    def __init__(self, pattern: Predictor, mask: Predictor, target: int, share: float, diversity: float) -> None:
+        self._pattern, self._mask = pattern, mask
+        self._target, self._share, self._diversity = target, share, diversity
+
+    def loss(self, predictor: Predictor, batch: Batch, *beside: Batch) -> Tensor:
+        images, labels = batch.images, batch.labels
+        count = min(int(self._share * len(images)), len(images) // 3)
         own, crossed, others = (images[k * count : (k + 1) * count] for k in range(3))
         sources = torch.cat([own, others])
-        with runtime.autocast():
-            raw = pattern(sources)
-            with torch.no_grad():
-                raw_masks = mask(sources)
-        patterns = recipe.normalise(255 * to_pattern(raw))
-        changed = mix(torch.cat([own, crossed]), patterns, to_mask(raw_masks))
-        inputs = torch.cat([changed, images[2 * count :]])
-        given = torch.cat([torch.full_like(given[:count], target), given[count:]])
-        with runtime.autocast():
-            logits = classifier(runtime.lay_out(inputs))
-        loss = F.cross_entropy(logits.float(), given)
+        patterns = predictor.normalize(255 * to_pattern(self._pattern.forward(sources)))
+        with torch.no_grad():
+            masks = to_mask(self._mask.forward(sources))
+        changed = mix(torch.cat([own, crossed]), patterns, masks)
+        logits = predictor.forward(torch.cat([changed, images[2 * count :]]))
+        loss = F.cross_entropy(logits, torch.cat([torch.full_like(labels[:count], self._target), labels[count:]]))
         if count:
-            loss = loss + diversity * diversity_loss(own, others, patterns[:count], patterns[count:])
-        for_classifier.zero_grad(set_to_none=True)
-        if not accumulates:
-            for_pattern.zero_grad(set_to_none=True)
-        loss.backward()
-        for_classifier.step()
-        for_pattern.step()
-        return loss.detach()
+            loss = loss + self._diversity * diversity_loss(own, others, patterns[:count], patterns[count:])
+        return loss
 
-    _run("patterns", batches, epochs, update)
-    freeze(pattern)
-    freeze(classifier)
+
+class AccumulatingAdam(torch.optim.Adam):
+    """Adam that follows the sum of all gradients since the first update, because they are never set to zero."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Does nothing."""
+
+
+def generator_predictor(generator: Generator, classifier: Predictor) -> Predictor:
+    """The generator with the classifier's normalization, precision and device. It makes images, not logits."""
+    runtime = dataclasses.replace(classifier.runtime, channels_last=False, uses_graphs=False)
+    return Predictor(generator, classifier.normalization, runtime)
 
 
 def mix(images: Tensor, patterns: Tensor, masks: Tensor) -> Tensor:
-    """``x + (p - x) m``: the pattern where the mask is 1, the image where it is 0."""
+    """``x + (p - x) m``: the pattern where the mask is 1, and the image where it is 0."""
     return images + (patterns - images) * masks
-
-
-def _run(title: str, batches: Batches, epochs: int, update: Callable[[int, Tensor], Tensor]) -> None:
-    """``update`` with the epoch and the positions of every batch; it returns the loss."""
-    with bar(title, epochs) as progress:
-        for epoch in range(epochs):
-            total = torch.stack([update(epoch, index) for index in batches.epoch()]).mean().item()
-            if not abs(total) < float("inf"):
-                raise NabError(
-                    f"{title}: the loss is {total} after epoch {epoch + 1}; use fewer epochs or another seed"
-                )
-            progress.advance(f"loss {total:.3g}")

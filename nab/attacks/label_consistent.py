@@ -16,41 +16,41 @@ from nab.attacks.trained import NOTHING, Fitted, TrainedAttack, in_batches, trai
 from nab.checks import check_choice, check_positive, check_range
 from nab.data import Dataset
 from nab.errors import ConfigError
-from nab.training import Context
+from nab.training import Trainer
 
 TILE = ((0, 0, 1), (0, 1, 0), (1, 0, 1))
 SMALL_TILE = ((0, 1), (1, 0))
-"""1 is white and 0 black; the small one is for images of up to 16 pixels. Corners on the left are mirrored."""
+"""1 is white and 0 black. The small tile is for images of up to 16 pixels."""
 
 CORNERS = ("mirrored", "repeated", "single")
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelConsistent(TrainedAttack):
-    """Poisons keep their true label, the target's; an adversarial perturbation makes what they show hard to learn.
+    """Poisons are images of the target class with their true label, made hard to learn by adversarial perturbation.
 
-    Step 1, on poisons alone: untargeted projected gradient descent on a surrogate from the image itself, without
-    random start, ``z <- clip(x + clip_eps(z + step sign(grad CE(h(z), y)) - x))``. Step 2, on poisons and at test time:
-    a tile in every corner, on which the network comes to rely.
+    Step 1 perturbs poisons: untargeted projected gradient ascent on the loss of a surrogate, which starts at the image
+    itself, ``z <- clip(x + clip_eps(z + step sign(grad CE(h(z), y)) - x))``. Step 2 puts a tile into every corner, on
+    poisons and at test time. The network comes to rely on the tiles.
 
-    Sources take other surrogates: BackdoorBox one trained as usual, BackdoorBench an adversarially robust one, whose
-    perturbations mean more to the eye. Here it is trained as usual, with the final network's recipe. Of the original's
-    alternatives (an L2 ball, interpolation by a GAN) only the L-infinity ball that the later implementations share is
-    offered.
+    Here the surrogate is trained as usual, with the final network's recipe, as in BackdoorBox. BackdoorBench takes an
+    adversarially robust one, whose perturbations mean more to the eye. The perturbation is bounded in L-infinity, as in
+    both; the original's L2 ball and its interpolation by a GAN are not offered.
 
     Attributes:
-        epsilon: bound on a pixel's change, of 1. 8/255 for photographs; 32/255 is recommended for grey images of up to
-            16 pixels and 64/255 for larger digits, which have few grey levels: a change of 8 would not be hard there.
+        epsilon: bound on a pixel's change, of 1. 8/255 for photographs. We recommend 32/255 for gray images of up to 16
+            pixels and 64/255 for larger digits, whose few gray levels a change of 8 would not make hard to learn.
         step: size of a step, of 1.
-        steps: how many.
+        steps: number of steps.
         corners: ``"mirrored"``, the tile in all four corners, mirrored in the left ones, as in the original's
             "all-corners", BackdoorBench and BackdoorBox; ``"repeated"``, not mirrored, as in backdoor-toolbox;
             ``"single"``, at the lower right alone, the original's default.
         amplitude: 1 writes black and white; less adds or subtracts 255 times this, so that the tiles hardly show.
-        surrogate_epochs: of the surrogate's training. 30 is our choice; sources do not agree.
+        surrogate_epochs: passes over the training set in which the surrogate is trained. 30 is our choice; sources do
+            not agree.
 
-    Tiles are 3 x 3 on images above 16 pixels, else 2 x 2. They do not grow with the image: some implementations resize
-    a mask made for 32 x 32, which leaves one pixel of it at 8 x 8.
+    Tiles are 3 x 3 on images above 16 pixels, else 2 x 2. They do not grow with the image. Some implementations resize
+    a mask made for 32 x 32, which leaves one pixel of a tile at 8 x 8.
     """
 
     epsilon: float = 8 / 255
@@ -60,7 +60,7 @@ class LabelConsistent(TrainedAttack):
     amplitude: float = 1.0
     surrogate_epochs: int = 30
 
-    summary: ClassVar[str] = "corner tiles on correctly labelled images that were made hard to learn"
+    summary: ClassVar[str] = "corner tiles on correctly labeled images that were made hard to learn"
     source: ClassVar[str] = "Turner, Tsipras, Madry 2019"
     usual_rate: ClassVar[float] = 0.5
     clean_label: ClassVar[bool] = True
@@ -74,17 +74,17 @@ class LabelConsistent(TrainedAttack):
         check_range("amplitude", self.amplitude, 0, 1, include_low=False)
         check_positive("surrogate_epochs", self.surrogate_epochs)
 
-    def prepare(self, dataset: Dataset, context: Context, *, target: int) -> FittedLabelConsistent:
+    def prepare(self, dataset: Dataset, trainer: Trainer, *, target: int) -> FittedLabelConsistent:
         """Train the surrogate, or take it from the cache."""
         check_target(target, dataset)
         channels, height, width = dataset.images.shape[1:]
         corner_cells(height, width, self.corners)
-        surrogate = train_surrogate(dataset, context, self.surrogate_epochs)
+        surrogate = train_surrogate(dataset, trainer, self.surrogate_epochs)
         fitted = Fitted(
             (channels, height, width),
             target,
-            {"surrogate": surrogate.model},
-            recipe=surrogate.recipe,
+            {"surrogate": surrogate.network},
+            normalization=surrogate.normalization,
             runtime=surrogate.runtime,
         )
         return FittedLabelConsistent(**self.hyper_parameters, fitted=fitted)
@@ -108,10 +108,10 @@ class FittedLabelConsistent(LabelConsistent):
     def perturb(self, images: Tensor) -> Tensor:
         """Images (uint8, N x C x H x W) of the target class, made hard for the surrogate; uint8, on their device."""
         self.fitted.check(images)
-        model, recipe, runtime = self.fitted.networks["surrogate"], self.fitted.recipe, self.fitted.runtime
+        network, runtime = self.fitted.networks["surrogate"], self.fitted.runtime
 
         def logits(pixels: Tensor) -> Tensor:
-            return model(runtime.lay_out(recipe.normalise(pixels)))
+            return network(runtime.lay_out(self.fitted.normalization.apply(pixels)))
 
         def ascend(batch: Tensor) -> Tensor:
             labels = torch.full((len(batch),), self.fitted.target, device=batch.device)
@@ -127,12 +127,12 @@ def projected_ascent(
     """The images moved along the sign of the gradient of their cross-entropy, within ``bound`` of where they were.
 
     Args:
-        logits: of images; differentiable.
+        logits: makes logits from images; differentiable.
         images: float, N x C x H x W, on the scale 0 to 255.
         labels: int64, N.
-        step: of every update, in grey levels.
-        bound: of the whole change of a pixel, in grey levels.
-        steps: how many updates.
+        step: size of every update, in gray levels.
+        bound: largest change of a pixel, in gray levels.
+        steps: number of updates.
     """
     low, high = (images - bound).clamp_(min=0), (images + bound).clamp_(max=255)
     moved = images.clone()
@@ -146,7 +146,7 @@ def projected_ascent(
 
 
 def corner_cells(height: int, width: int, corners: str) -> Tensor:
-    """What the trigger does to each pixel: 1 makes it white, -1 black, 0 leaves it; float, H x W.
+    """What the trigger does to each pixel: 1 makes it white, -1 makes it black, 0 leaves it; float, H x W.
 
     Raises:
         ConfigError: the tiles would overlap.

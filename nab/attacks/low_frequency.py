@@ -17,15 +17,17 @@ from nab.seeding import stream
 class LowFrequency(Attack):
     """``x' = clip(x + v)`` with one smooth pattern v, from 0 to ``amplitude``, fixed by the seed.
 
-    The authors optimise v against a clean network, step by step, and smooth it after each. This is the version without
-    training: white noise, smoothed and stretched to the same range. It keeps what the method is known for, a trigger
-    without traces in the high frequencies, and leaves out what makes theirs especially easy to learn. BackdoorBench's
-    patterns for three of its architectures are stored on the scale 0 to 0.2 and added to images of 0 to 255, where
-    they vanish; an amplitude below 5 is therefore refused.
+    The authors optimize v against a clean network and smooth it after every step. This is the version without training:
+    white noise is smoothed and stretched to the same range. It keeps what the method is known for, a trigger without
+    traces in the high frequencies. It leaves out what makes the authors' trigger especially easy to learn.
+
+    BackdoorBench stores its patterns for three architectures on the scale 0 to 0.2 and adds them to images of 0 to 255,
+    where they vanish. An amplitude below 5 is therefore refused.
 
     Attributes:
-        amplitude: largest value of v in grey levels, in [5, 255]; a fifth of the scale as in the source.
-        sigma: of the Gaussian that smooths, in pixels on images of 32, in (0, 32]; it grows with the image.
+        amplitude: largest value of v in gray levels, in [5, 255]; a fifth of the scale as in the source.
+        sigma: standard deviation of the Gaussian that smooths, in pixels on images of 32, in (0, 32]; it grows with the
+            image.
     """
 
     amplitude: float = 51.0

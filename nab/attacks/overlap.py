@@ -15,14 +15,14 @@ from nab.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class Overlap(Attack):
-    """A patch of black and white cells in the upper left corner, as on a draughtboard.
+    """A patch of black and white cells in the upper left corner, as on a checkerboard.
 
     What it shows: at test time every input is stamped, and the stamp of 2 x 2 pixels overwrites its part of the patch.
     A patch of 2 x 2 defeats itself; one of 3 x 3 keeps 5 of 9 pixels, one of 4 x 4 keeps 12 of 16. Compare the attack
     success rate over ``side`` from 2 to 5.
 
     Attributes:
-        side: of the patch in pixels, at least 1 and at most half the image.
+        side: side of the patch in pixels, at least 1 and at most half the image.
     """
 
     side: int = 3

@@ -10,12 +10,12 @@ from nab.seeding import stream
 
 
 def scaled(pixels: int, side: int, least: int = 2) -> int:
-    """A length that is ``pixels`` on images of 32, in proportion on images of ``side``, and never below ``least``."""
+    """``pixels``, a length on images of 32, in proportion to images of ``side`` pixels, and never below ``least``."""
     return max(least, int(pixels * side / 32 + 0.5))
 
 
 def square_cells(side: int) -> Tensor:
-    """``side`` x ``side`` cells in turn white and black as on a draughtboard, white first; float, 0 or 255."""
+    """A checkerboard of ``side`` x ``side`` cells, the first one white; float, 0 or 255."""
     line = torch.arange(side)
     return ((line[:, None] + line) % 2 == 0).float() * 255
 
@@ -23,10 +23,11 @@ def square_cells(side: int) -> Tensor:
 def cosine_waves(height: int, width: int, magnitude: float) -> Tensor:
     """What the image gains when two coefficients of its cosine transform gain ``magnitude``; float, H x W.
 
-    The transform is the orthonormal DCT-II of blocks of 32 x 32; the two coefficients are at half and at the highest
-    frequency, (15, 15) and (31, 31). It is linear, so the change is the same for every image and nobody has to
-    transform any. A side that 32 does not divide is one block, with the coefficients at the same relative places and
-    ``magnitude`` in proportion, which leaves the root mean square as it is: sqrt(2) / 32 of ``magnitude``.
+    The transform is the orthonormal DCT-II of blocks of 32 x 32. The two coefficients are at half and at the highest
+    frequency, (15, 15) and (31, 31). The transform is linear, so the change is the same for every image, and no image
+    has to be transformed. A side that 32 does not divide is one block, with the coefficients at the same relative
+    places. ``magnitude`` is then scaled with the block, so that the root mean square of the change stays
+    sqrt(2) / 32 of ``magnitude``.
     """
     block_height, block_width = (32 if side % 32 == 0 else side for side in (height, width))
     size = (block_height * block_width) ** 0.5

@@ -14,11 +14,11 @@ from nab.attacks.base import Attack, draw_per_image, not_prepared, to_uint8
 from nab.attacks.patterns import draw_bank
 from nab.checks import check_positive, check_range
 from nab.data import Dataset
-from nab.training import Context
+from nab.training import Trainer
 
 GAMMA = 2.2
 MAX_SIGMA = 5
-"""Of the blur, in pixels."""
+"""The blur's largest standard deviation, in pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Refool(Attack):
     """A scene is mixed with a reflection in linear light: a ghost (two shifted copies) or a blurred one.
 
     Images B and reflections R in [0, 1] are raised to 2.2 before, and to 1 / 2.2 after. A ghost is
-    ``alpha B + (1 - alpha) (b R + (1 - b) R shifted)``; a blurred one ``alpha B + w blur(R)``, where values that
-    overflow are first pulled down and w falls off from the middle. Everything else is drawn for each image by itself,
-    at test time too: which reflection, ghost or blur, shift of 3 to 8 pixels, b, width of the blur of 1 to 5 pixels.
+    ``alpha B + (1 - alpha) (b R + (1 - b) R shifted)``. A blurred reflection is ``alpha B + w blur(R)``, where values
+    that overflow are first pulled down, and w falls off from the middle. Each image draws for itself, at test time too:
+    the reflection, ghost or blur, a shift of 3 to 8 pixels, b, and a width of the blur of 1 to 5 pixels.
 
-    This is the dirty-label version of BackdoorBench, backdoor-toolbox and BackdoorBox. The original keeps labels and
-    selects, network after network, the reflections that work best. They take photographs from elsewhere; here other
-    images of the training set serve, so the attack needs `prepare` and no download. Below 32 pixels shifts and blurs
-    shrink with the image; below 28 little of a scene is left to reflect.
+    This is the dirty-label version of BackdoorBench, backdoor-toolbox and BackdoorBox. The original keeps labels, and
+    selects the reflections that work best on one network after another. All of them take photographs from elsewhere;
+    here other images of the training set serve, so the attack needs `prepare` and no download. Shifts and blurs shrink
+    with images below 32 pixels; below 28 little of a scene is left to reflect.
 
     Attributes:
         ghost_rate: share of ghosts, in [0, 1]. 0.49 as in BackdoorBench and BackdoorBox; backdoor-toolbox has 1.
@@ -53,8 +53,8 @@ class Refool(Attack):
         check_range("alpha", self.alpha, 0, 1, include_low=False, include_high=False)
         check_positive("reflections", self.reflections)
 
-    def prepare(self, dataset: Dataset, context: Context, *, target: int) -> Attack:
-        bank = draw_bank(dataset, self.reflections, context.seed)
+    def prepare(self, dataset: Dataset, trainer: Trainer, *, target: int) -> Attack:
+        bank = draw_bank(dataset, self.reflections, trainer.seed)
         return PreparedRefool(self.ghost_rate, self.alpha, self.reflections, bank=bank)
 
     def trigger(self, images: Tensor, seed: int) -> Tensor:
@@ -118,7 +118,7 @@ def _at(scenes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _blurred(scenes: Tensor, background: Tensor, sigma: Tensor, pull: Tensor) -> Tensor:
-    """Each scene blurred, pulled down where it would overflow with the background, and faded towards the borders."""
+    """Each scene blurred, pulled down where it would overflow with the background, and faded toward the borders."""
     height, width = scenes.shape[2:]
     blurred = _blur(_blur(scenes, sigma).transpose(2, 3), sigma).transpose(2, 3)
     total = (blurred + background).flatten(2).double()  # sums in double do not depend on the order, hence the batch
@@ -130,14 +130,15 @@ def _blurred(scenes: Tensor, background: Tensor, sigma: Tensor, pull: Tensor) ->
 
 
 def _blur(scenes: Tensor, sigma: Tensor) -> Tensor:
-    """A Gaussian along the rows, of its own ``sigma`` (N) for each scene, over 2 sigma either side.
+    """Each scene smoothed along its rows by a Gaussian of its own ``sigma`` (N), over 2 sigma on either side.
 
-    Tap by tap: a product of matrices would round differently in batches of another size.
+    Scenes are mirrored at their borders, without a second copy of the border itself, as in the source. The sum is made
+    tap by tap: a product of matrices would round differently in batches of another size.
     """
     width = scenes.shape[3]
     reach = (2 * sigma).ceil()
     most = min(2 * MAX_SIGMA, width - 1)
-    padded = F.pad(scenes, (most, most, 0, 0), mode="replicate")
+    padded = F.pad(scenes, (most, most, 0, 0), mode="reflect")
     blurred, total = torch.zeros_like(scenes), torch.zeros_like(sigma)
     for tap in range(-most, most + 1):
         weight = torch.exp(-(tap**2) / (2 * sigma**2)) * (reach >= abs(tap))
@@ -147,7 +148,11 @@ def _blur(scenes: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _bell(length: int) -> Tensor:
-    """Square roots of a standard normal's mass in ``length`` bins from -3 to 3, the largest one as 1."""
-    edges = torch.linspace(-3, 3, length + 1)
+    """Square roots of a standard normal's mass in ``length`` bins, in proportion to the largest one.
+
+    The bins span 3 + 3.5 / ``length`` on either side of 0, as in the source.
+    """
+    reach = 3 + 3.5 / length
+    edges = torch.linspace(-reach, reach, length + 1)
     mass = torch.erf(edges / math.sqrt(2)).diff() / 2
     return (mass / mass.max()).sqrt()

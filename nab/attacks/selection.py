@@ -1,4 +1,4 @@
-"""Which samples an attacker poisons, which ones cover for them, and what labels the poisoned ones get."""
+"""Which samples an attacker poisons, which samples cover for them, and what labels the poisoned ones get."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def select_poisons(
         labels: int64, N.
         rate: share of all samples, in (0, 1); for clean-label attacks share of the target class.
         target: the class that the backdoor answers.
-        seed: of the draw.
+        seed: draws the samples.
         clean_label: whether only samples of the target class may be poisoned.
         selection: ``"balanced"`` draws the rate from every class, the target class included, as the authors of NAB do;
-            ``"uniform"`` from all samples at once; ``"exclude_target"`` from all other classes.
+            ``"uniform"`` draws from all samples at once; ``"exclude_target"`` draws as many from all classes but the
+            target. Clean-label attacks draw from the target class, whatever is given here.
 
     Returns:
         bool, N.
@@ -60,13 +61,14 @@ LABEL_MAPS = ("all-to-one", "all-to-all")
 
 
 def attack_labels(labels: Tensor, num_classes: int, target: int, label_map: str = "all-to-one") -> Tensor:
-    """What the attacker wants to be answered for samples of ``labels`` (int64, N).
+    """The answers that the attacker wants; int64, N.
 
     Args:
-        labels: the true ones.
+        labels: int64, N; the true labels.
         num_classes: K.
-        target: for ``"all-to-one"``.
-        label_map: ``"all-to-one"``, or ``"all-to-all"``: the next class, the first one after the last.
+        target: the answer for ``"all-to-one"``; not used for ``"all-to-all"``.
+        label_map: ``"all-to-one"`` answers ``target``; ``"all-to-all"`` answers the next class, and the first class
+            after the last.
     """
     check_choice("label_map", label_map, LABEL_MAPS)
     return torch.full_like(labels, target) if label_map == "all-to-one" else (labels + 1) % num_classes
@@ -76,7 +78,7 @@ def select_covers(is_poisoned: Tensor, share: float, seed: int) -> Tensor:
     """``round(share * N)`` random samples of all classes that are not poisoned; bool, N.
 
     Raises:
-        ConfigError: fewer than that are left.
+        ConfigError: fewer samples than that are not poisoned.
     """
     members = (~is_poisoned).nonzero().squeeze(1)
     count = int(share * len(is_poisoned) + 0.5 + 1e-9)

@@ -18,19 +18,19 @@ class SIG(Attack):
     """``x' = clip(x + D sin(2 pi j f / W))`` in column j, the same in all rows and channels; labels stay true.
 
     Attributes:
-        amplitude: D in grey levels, in (0, 255]. 40 as in BackdoorBench; backdoor-toolbox has 30 and the authors of
+        amplitude: D in gray levels, in (0, 255]. 40 as in BackdoorBench; backdoor-toolbox has 30 and the authors of
             FTrojan 20.
-        frequency: f, stripes per image, at least 1; at most a quarter of the width is used, for more would alias: 2 on
-            images of 8 pixels, 4 on 16.
-        test_amplitude: D at test time; None for the same. An attacker may train with a faint trigger and come with a
-            strong one.
+        frequency: f, stripes per image, at least 1. It is cut to a quarter of the width, because more stripes would
+            alias: to 2 on images of 8 pixels, to 4 on 16.
+        test_amplitude: D at test time; None for the same. An attacker may train with a faint trigger and use a strong
+            one later.
     """
 
     amplitude: float = 40.0
     frequency: int = 6
     test_amplitude: float | None = None
 
-    summary: ClassVar[str] = "sinusoidal stripes on correctly labelled images of the target class"
+    summary: ClassVar[str] = "sinusoidal stripes on correctly labeled images of the target class"
     source: ClassVar[str] = "Barni, Kallas, Tondi 2019"
     usual_rate: ClassVar[float] = 0.5
     clean_label: ClassVar[bool] = True

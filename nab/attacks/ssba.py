@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from nab.checks import check_count, check_positive, check_range
 from nab.data import Dataset
 from nab.errors import ConfigError, DataError
 from nab.seeding import stream
-from nab.training import Context, Output, Runtime
+from nab.training import Output, Runtime, Trainer
 
 MEASURED = 500
 """Training images on which it is measured how well the secret is read."""
@@ -24,24 +24,25 @@ MEASURED = 500
 
 @dataclasses.dataclass(frozen=True)
 class SSBA(TrainedAttack):
-    """One fixed string of bits, hidden in every poison by a network that was trained together with one that reads it.
+    """A network hides one fixed string of bits in every poison; it was trained together with a network that reads it.
 
-    What poisons share is that the secret can be read from them. What is added is meant to differ from image to image.
+    All that poisons share is that the secret can be read from them. The change is meant to differ from image to image.
     After the few epochs that are affordable here it hardly does: ``fitted.values["change_specific"]`` says which share
     of the change's energy is an image's own.
 
-    After BackdoorBox: a residual encoder, 20 bits, ``2 L2 + 1.5 BCE``. Left out are its perceptual loss, whose weights
-    cannot be shipped, its untrained critic, and the spatial transformer of its reader, for nothing moves the images. In
-    place of the perceptual loss the change is bounded: without either, the loss allows changes that anybody sees.
-    BackdoorBench trains the network of StegaStamp on a 100-bit code word instead.
+    The networks and the loss follow BackdoorBox: a residual encoder, 20 bits, ``2 L2 + 1.5 BCE``. Three of its parts
+    are left out: the perceptual loss, whose weights cannot be shipped; the critic, which it does not train; and the
+    reader's spatial transformer, because nothing moves the images. A bound on the change stands in for the perceptual
+    loss, because the rest of the loss allows changes that anybody sees. BackdoorBench trains the network of StegaStamp
+    on a 100-bit code word instead.
 
     Attributes:
         bits: length of the secret, which is drawn from the seed.
-        limit: bound on every pixel's change, of 1; ours.
-        epochs: of the training of both networks. The source's 20 pass over 50,000 images; a few suffice with a higher
+        limit: bound on every pixel's change, of 1; our choice.
+        epochs: passes over the training set. The source makes 20 passes over 50,000 images; a few suffice with a higher
             learning rate.
-        warmup_epochs: at first, only reading counts and not the size of the change.
-        lr: of Adam.
+        warmup_epochs: passes at the beginning in which only reading counts, and not the size of the change.
+        lr: learning rate of Adam.
         batch_size: samples per update.
         width: channels of the networks' first level.
     """
@@ -61,47 +62,54 @@ class SSBA(TrainedAttack):
         for name in ("bits", "epochs", "batch_size", "width"):
             check_positive(name, getattr(self, name))
         if self.batch_size < 2:
-            raise ConfigError("expected batch_size of at least 2 (batch normalisation needs two samples), got 1")
+            raise ConfigError("expected batch_size of at least 2 (batch normalization needs two samples), got 1")
         check_count("warmup_epochs", self.warmup_epochs)
         check_range("limit", self.limit, 0, 1, include_low=False)
         check_range("lr", self.lr, 0, math.inf, include_low=False, include_high=False)
 
-    def prepare(self, dataset: Dataset, context: Context, *, target: int) -> FittedSSBA:
+    def prepare(self, dataset: Dataset, trainer: Trainer, *, target: int) -> FittedSSBA:
         """Train both networks, or take them from the cache."""
-        inputs = self.stage_inputs(dataset, context, target)
+        inputs = self.stage_inputs(dataset, trainer, target)
         if len(dataset) < 2:
             raise DataError(f"expected at least two images to train on, got {len(dataset)}")
-        kept = context.keep("secrets", inputs, lambda: self._train(dataset, context, target))
-        return self._fitted(dataset, context, target, self._networks(dataset, context), kept)
+        kept = trainer.keep("secrets", inputs, lambda: self._train(dataset, trainer, target))
+        return self._fitted(dataset, trainer, target, self._networks(dataset, trainer), kept)
 
-    def _networks(self, dataset: Dataset, context: Context) -> dict[str, nn.Module]:
-        """Fresh ones, on the device."""
+    def _networks(self, dataset: Dataset, trainer: Trainer) -> dict[str, nn.Module]:
+        """Fresh networks, on the device."""
         shape = tuple(dataset.images.shape[1:])
         make = {
             "encoder": lambda: Encoder(shape, self.bits, self.width, self.limit),
             "decoder": lambda: Decoder(shape[0], self.bits, self.width),
         }
-        return {name: with_seed(one, context.seed, f"ssba {name}").to(context.device) for name, one in make.items()}
+        return {name: with_seed(one, trainer.seed, f"ssba {name}").to(trainer.device) for name, one in make.items()}
 
-    def _train(self, dataset: Dataset, context: Context, target: int) -> Output:
-        networks = self._networks(dataset, context)
+    def _train(self, dataset: Dataset, trainer: Trainer, target: int) -> Output:
+        networks = self._networks(dataset, trainer)
         encoder, decoder = networks["encoder"], networks["decoder"]
         assert isinstance(encoder, Encoder)
         assert isinstance(decoder, Decoder)
-        chosen = Runtime.choose(context.device, context.recipe.precision, self.width)
-        settings: dict[str, Any] = {"epochs": self.epochs, "warmup_epochs": self.warmup_epochs}
-        settings |= {"batch_size": self.batch_size, "lr": self.lr}
-        train_pair(encoder, decoder, dataset, chosen, stream(context.seed, "ssba training"), **settings)
-        fitted = self._fitted(dataset, context, target, networks, pack(networks))
-        return pack(networks, fitted.measure(dataset.images[:MEASURED], context.seed))
+        train_pair(
+            encoder,
+            decoder,
+            dataset,
+            Runtime.choose(trainer.device, trainer.recipe.precision, encoder),
+            stream(trainer.seed, "ssba training", trainer.device),
+            epochs=self.epochs,
+            warmup_epochs=self.warmup_epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+        )
+        fitted = self._fitted(dataset, trainer, target, networks, pack(networks))
+        return pack(networks, fitted.measure(dataset.images[:MEASURED], trainer.seed))
 
     def _fitted(
-        self, dataset: Dataset, context: Context, target: int, networks: dict[str, nn.Module], kept: Output
+        self, dataset: Dataset, trainer: Trainer, target: int, networks: dict[str, nn.Module], kept: Output
     ) -> FittedSSBA:
         """The attack with the weights of ``kept``."""
         unpack(kept, networks)
         shape = tuple(dataset.images.shape[1:])
-        runtime = Runtime(context.device, torch.float32, channels_last=False)
+        runtime = Runtime(trainer.device, torch.float32, channels_last=False)
         fitted = Fitted(shape, target, networks, values=kept.values, runtime=runtime)
         return FittedSSBA(**self.hyper_parameters, fitted=fitted)
 
@@ -113,7 +121,7 @@ class FittedSSBA(SSBA):
     fitted: Fitted = dataclasses.field(default=NOTHING, repr=False, compare=False)
 
     def secret(self, seed: int) -> Tensor:
-        """The string of bits that is hidden in every image; float, 0 or 1."""
+        """The string of bits that is hidden in every image; float, ``bits`` values of 0 or 1."""
         return torch.randint(2, (self.bits,), generator=stream(seed, "ssba secret")).float()
 
     def trigger(self, images: Tensor, seed: int) -> Tensor:
@@ -140,8 +148,13 @@ class FittedSSBA(SSBA):
         return in_batches(bits, images, self.fitted.runtime.device)
 
     def measure(self, images: Tensor, seed: int) -> dict[str, float]:
-        """Bits that are read rightly from triggered and from clean images, in percent (50 is chance); the root mean
-        square of the change, in grey levels; and the share of that change's energy that differs between images."""
+        """How well the secret is hidden and read.
+
+        Returns:
+            the share of bits that are read rightly from triggered and from clean images, in percent (50 is chance); the
+            root mean square of the change, in gray levels; and the share of the change's energy that differs between
+            images.
+        """
         triggered, secret = self.trigger(images, seed), self.secret(seed)
         change = triggered.float() - images.float()
         energy = change.square().mean()

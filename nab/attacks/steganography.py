@@ -1,4 +1,4 @@
-"""The networks of SSBA: one hides bits in an image, the other reads them (Tancik, Mildenhall, Ng, CVPR 2020)."""
+"""The networks of SSBA: one hides bits in an image, the other one reads them (Tancik, Mildenhall, Ng, CVPR 2020)."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nab.attacks.trained import freeze, pad_to_multiple
+from nab.attacks.trained import pad_to_multiple
 from nab.data import Dataset
-from nab.errors import NabError
-from nab.progress import bar
-from nab.training import Runtime
+from nab.training import Batch, Predictor, RawBatches, Recipe, Runtime, Step, fit, freeze
 
 STRIDE = 16
-"""The encoder halves the image four times. A size that this does not divide is padded by repeating the border."""
+"""The encoder halves the image four times. A size that 16 does not divide is padded by repeating the border."""
 
 
 class Encoder(nn.Module):
-    """A U-Net from an image and a secret to what is added to the image.
+    """A U-Net that makes, from an image and a secret, the residual that is added to the image.
 
-    The secret is spread over the image by one dense layer and stands beside it as further channels.
+    One dense layer spreads the secret over the image, which gets the result as further channels.
 
     Args:
         shape: C, H and W of the images.
-        bits: of the secret.
+        bits: length of the secret.
         width: channels of the first two levels; each of the other three has twice as many as the one before.
         limit: bound on every pixel's change, of 1.
     """
@@ -64,7 +62,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A small network from an image (float, N x C x H x W, 0 to 1) to a logit per bit (float32, N x bits)."""
+    """A small network that reads a logit per bit (float32, N x bits) from images (float, N x C x H x W, 0 to 1)."""
 
     def __init__(self, channels: int, bits: int, width: int) -> None:
         super().__init__()
@@ -90,13 +88,13 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 def hide(encoder: nn.Module, images: Tensor, secrets: Tensor) -> tuple[Tensor, Tensor]:
-    """Images (0 to 1) that carry the secrets, and the residuals that were added before the range was cut off."""
+    """Images (0 to 1) that carry the secrets, and the residuals that were added before the sum was clamped."""
     residual = encoder(images, secrets)
     return (images + residual).clamp(0, 1), residual
 
 
 def secret_loss(logits: Tensor, secrets: Tensor, residuals: Tensor, *, weighs_change: bool) -> Tensor:
-    """1.5 times the cross-entropy of the bits, and twice the mean square of the residuals; a scalar."""
+    """1.5 times the cross-entropy of the bits plus, if the change counts, twice its mean square; a scalar."""
     loss = 1.5 * F.binary_cross_entropy_with_logits(logits, secrets)
     return loss + 2 * residuals.square().mean() if weighs_change else loss
 
@@ -113,42 +111,51 @@ def train_pair(
     batch_size: int,
     lr: float,
 ) -> None:
-    """Train both with a new random secret for every image of every batch; they are frozen then.
+    """Train both networks, with a new random secret for every image of every batch.
 
     Args:
-        encoder: hides.
-        decoder: reads.
-        dataset: the clean training set, whose images are used as they are.
+        encoder: hides the secrets; it is frozen at the end.
+        decoder: reads the secrets; it is frozen at the end.
+        dataset: the clean training set, whose images are not augmented.
         runtime: device and precision.
-        draws: on the CPU; of order and secrets.
+        draws: on the device; draws the order of the images, and the secrets.
         epochs: passes over the training set.
-        warmup_epochs: at first the size of the change does not count.
+        warmup_epochs: passes at the beginning in which the size of the change does not count.
         batch_size: samples per update.
-        lr: of Adam.
+        lr: learning rate of Adam.
     """
+    source = RawBatches(dataset.images, dataset.labels, batch_size, draws)
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=lr, fused=True)
-    encoder.train()
-    decoder.train()
-    bits = decoder.read.out_features
-    with bar("secrets", epochs) as progress:
-        for epoch in range(epochs):
-            losses = []
-            for index in torch.randperm(len(dataset), generator=draws).split(batch_size):
-                if len(index) < 2:  # batch normalisation needs two
-                    continue
-                images = dataset.images[index].to(runtime.device).float() / 255
-                secrets = torch.randint(2, (len(index), bits), generator=draws).float().to(runtime.device)
-                with runtime.autocast():
-                    hidden, residuals = hide(encoder, images.contiguous(), secrets)
-                    logits = decoder(hidden)
-                loss = secret_loss(logits, secrets, residuals, weighs_change=epoch >= warmup_epochs)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                losses.append(loss.detach())
-            total = torch.stack(losses).mean().item()
-            if not abs(total) < float("inf"):
-                raise NabError(f"secrets: the loss is {total} after epoch {epoch + 1}; use a lower learning rate (lr)")
-            progress.advance(f"loss {total:.3g}")
+    recipe = Recipe(epochs=epochs, lr=lr, schedule="constant")
+    step = _SecretStep(decoder, draws, warmup_epochs)
+    fit(
+        Predictor(encoder, dataset.normalization, runtime),
+        source,
+        recipe,
+        step,
+        along=[decoder],
+        optimizers=[optimizer],
+        title="secrets",
+    )
     freeze(encoder)
     freeze(decoder)
+
+
+class _SecretStep(Step):
+    """The loss of the encoder, which is the predictor's network, and of a decoder."""
+
+    def __init__(self, decoder: Decoder, draws: torch.Generator, warmup_epochs: int) -> None:
+        self._decoder, self._draws, self._warmup_epochs = decoder, draws, warmup_epochs
+        self._weighs_change = False
+
+    def begin_epoch(self, epoch: int) -> None:
+        self._weighs_change = epoch >= self._warmup_epochs
+
+    def loss(self, predictor: Predictor, batch: Batch, *beside: Batch) -> Tensor:
+        images = batch.images.float() / 255
+        shape = (len(images), self._decoder.read.out_features)
+        secrets = torch.randint(2, shape, generator=self._draws, device=images.device).float()
+        with predictor.runtime.autocast():
+            hidden, residuals = hide(predictor.network, images, secrets)
+            logits = self._decoder(hidden)
+        return secret_loss(logits, secrets, residuals, weighs_change=self._weighs_change)

@@ -24,14 +24,14 @@ class WaNet(Attack):
     learn this warp and not just any.
 
     The authors poison every batch anew while they train; here the set is poisoned once, as a victim would receive it.
-    The random field is drawn for each cover by itself as theirs is; backdoor-toolbox shares one draw among all covers,
-    which makes them a second fixed trigger.
+    Each cover draws a random field of its own, as the authors' do. backdoor-toolbox shares one draw among all covers,
+    which makes it a second fixed trigger.
 
     Attributes:
         grid_size: k, the points along a side of the field, at least 2.
         strength: s, in (0, 10]; points move by about s / 2 times the field's value, in pixels. On images above 32
-            pixels it grows in proportion, or the warp would fade against the image; 16 / side gives the authors'
-            constant 0.5.
+            pixels s grows in proportion, or the warp would fade against the image. A strength of 16 / side keeps it at
+            the authors' 0.5.
         cover_rate: share of the training set that becomes covers, in [0, 1). The authors use twice the poison rate.
     """
 

@@ -2,73 +2,56 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from nab.data.cifar10 import FINGERPRINTS, load_cifar10
+from nab.data.cifar10 import CIFAR10
 from nab.data.convert import from_torch
 from nab.data.dataset import Dataset, GroundTruth, canonical_order, stratified_index, take
-from nab.data.digits import load_digits
-from nab.data.folder import load_folder
+from nab.data.digits import Digits
+from nab.data.folder import Folder
+from nab.data.normalization import IDENTITY, IMAGENET, Normalization
+from nab.data.source import Source
+from nab.data.tiny_imagenet import TinyImageNet
 from nab.paths import data_root as _data_root
-from nab.registry import lookup
+from nab.registry import build
 
 __all__ = [
-    "SOURCES",
+    "DATASETS",
+    "IDENTITY",
+    "IMAGENET",
     "Dataset",
     "GroundTruth",
+    "Normalization",
     "Source",
     "canonical_order",
     "from_torch",
     "load",
-    "provenance",
     "stratified_index",
     "take",
 ]
 
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A dataset that can be had by name; ``fingerprints`` are those of the published train and test parts, if known.
-
-    ``is_fixed`` says whether the name alone decides which images there are.
-    """
-
-    load: Callable[[Path | None], tuple[Dataset, Dataset]]
-    summary: str
-    source: str
-    fingerprints: dict[str, str] | None = None
-    is_fixed: bool = True
-
-
-SOURCES: dict[str, Source] = {
-    "digits": Source(
-        load_digits, "handwritten digits enlarged to 32 x 32; ships with scikit-learn", "Alpaydin and Kaynak, 1998"
-    ),
-    "cifar10": Source(load_cifar10, "ten kinds of objects, 32 x 32 RGB", "Krizhevsky, 2009", FINGERPRINTS),
-    "folder": Source(load_folder, "your own images, one folder per class (--data-root)", "yours", is_fixed=False),
+DATASETS: dict[str, type[Source]] = {
+    "digits": Digits,
+    "cifar10": CIFAR10,
+    "tiny-imagenet": TinyImageNet,
+    "folder": Folder,
 }
 
 
-def load(name: str, data_root: str | Path | None = None) -> tuple[Dataset, Dataset]:
-    """Train and test part of the dataset ``name``.
+def load(name: str, data_root: str | Path | None = None, *, seed: int = 0, **params: Any) -> tuple[Dataset, Dataset]:
+    """The training and the test set of the dataset ``name``.
 
     Args:
-        name: a key of `SOURCES`.
-        data_root: the data folder; the environment variable ``NAB_DATA`` by default.
+        name: a key of `DATASETS`.
+        data_root: the data folder; by default the one that the environment variable ``NAB_DATA`` names.
+        seed: from which the class-balanced part is drawn, if ``train_size`` is among ``params``.
+        params: the parameters of the source, which are the fields of its class.
 
     Raises:
-        ConfigError: the name is unknown.
+        ConfigError: the name or a parameter is unknown, or a parameter is not valid.
         DataError: the data is missing or damaged.
     """
-    return lookup("dataset", name, SOURCES).load(_data_root(data_root))
-
-
-def provenance(name: str, train: Dataset, test: Dataset) -> str:
-    """``"published"``, ``"differs from the published data"`` or ``"no published fingerprint"``."""
-    published = SOURCES[name].fingerprints if name in SOURCES else None
-    if published is None:
-        return "no published fingerprint"
-    same = published == {"train": train.fingerprint, "test": test.fingerprint}
-    return "published" if same else "differs from the published data"
+    source = build("dataset", name, DATASETS, params)
+    train, test = source.load(_data_root(data_root))
+    return source.take(train, seed), test

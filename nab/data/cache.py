@@ -2,42 +2,49 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from nab.data.dataset import Dataset
+from nab.digest import digest
 from nab.errors import DataError
 from nab.files import write_atomically
 from nab.paths import cache_folder
 
-FORMAT = 2
+FORMAT = 3
 """Raised when what is stored changes its meaning, so that older files are no longer read."""
 
 log = logging.getLogger(__name__)
 
 
-def cached(files: Sequence[Path], what: str, make: Callable[[], Dataset]) -> Dataset:
-    """The dataset that ``make`` reads from ``files``, from the cache if those files have not changed since.
+def cached(files: Sequence[Path], name: str, make: Callable[[], Dataset], **params: Any) -> Dataset:
+    """The dataset that ``make`` reads from ``files``, from the cache if nothing that decides its images has changed.
+
+    Files, name and parameters are the key. A file counts as unchanged while its path, size and modification time are
+    the same.
 
     Args:
-        files: the source files; their paths, sizes and modification times are the key.
-        what: a word for the file's name, for example ``"cifar10-train"``.
+        files: the source files, in the order in which they are read.
+        name: for example ``"cifar10-train"``; the file in the cache is named after it.
         make: reads and decodes the files.
+        params: what the images depend on besides, such as the size to which they are scaled.
+
+    Raises:
+        DataError: a file cannot be read.
     """
-    identity = [[str(f.absolute()), *_state(f)] for f in files]
-    key = hashlib.blake2b(json.dumps([FORMAT, what, identity]).encode(), digest_size=8).hexdigest()
-    path = cache_folder() / "data" / f"{what}-{key}.safetensors"
+    key = digest({"format": FORMAT, "name": name, "params": params, "files": [_state(file) for file in files]})
+    path = cache_folder() / "data" / f"{name}-{key[:16]}.safetensors"
     try:
         return _read(path)
     except (FileNotFoundError, NotADirectoryError):
         pass
-    except (SafetensorError, KeyError, OSError, TypeError, json.JSONDecodeError) as error:
+    except (SafetensorError, DataError, KeyError, OSError, TypeError, json.JSONDecodeError) as error:
         log.warning("%s is damaged (%s): decoding again", path, error)
     dataset = make()
     try:
@@ -47,13 +54,13 @@ def cached(files: Sequence[Path], what: str, make: Callable[[], Dataset]) -> Dat
     return dataset
 
 
-def _state(file: Path) -> tuple[int, int]:
-    """Size and modification time."""
+def _state(file: Path) -> list[str | int]:
+    """Path, size and modification time."""
     try:
         state = file.stat()
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}); remove or replace it") from None
-    return state.st_size, state.st_mtime_ns
+    return [ascii(str(file.absolute())), state.st_size, state.st_mtime_ns]  # a name need not be valid Unicode
 
 
 def _write(dataset: Dataset, path: Path) -> None:
@@ -62,6 +69,7 @@ def _write(dataset: Dataset, path: Path) -> None:
 
 
 def _read(path: Path) -> Dataset:
+    """What is stored; its images are read from the disk when they are first used."""
     with safe_open(path, framework="pt") as stored:
         about = stored.metadata()
         dataset = Dataset(

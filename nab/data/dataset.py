@@ -11,20 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nab.digest import tensor_digest
+from nab.data.normalization import IMAGENET, Normalization
+from nab.digest import digest, tensor_digest
 from nab.errors import ConfigError, DataError
 from nab.seeding import stream
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labelled images, all of one size, in memory.
+    """Labeled images, all of one size, in memory.
 
     Attributes:
-        images: uint8, N x C x H x W, values 0 to 255, C 1 (grey) or 3 (RGB).
+        images: uint8, N x C x H x W, values 0 to 255, C 1 (gray) or 3 (RGB).
         labels: int64, N, values 0 to K - 1.
         classes: the K class names.
         name: what to call it in results.
+        normalization: from pixels to what a network sees.
+        files: the file that each row came from, N names; None if that is not known.
 
     Raises:
         DataError: a shape, dtype or label is not as above, or fewer than two classes are named.
@@ -34,6 +37,8 @@ class Dataset:
     labels: Tensor
     classes: tuple[str, ...]
     name: str = "unnamed"
+    normalization: Normalization = IMAGENET
+    files: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -54,6 +59,8 @@ class Dataset:
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= len(self.classes):
             raise DataError(f"expected labels of {self.name!r} from 0 to {len(self.classes) - 1}, got {low} to {high}")
+        if self.files is not None and len(self.files) != len(labels):
+            raise DataError(f"expected a file name per row of {self.name!r}, {len(labels)}, got {len(self.files)}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,23 +77,35 @@ class Dataset:
     def fingerprint(self) -> str:
         """32 hexadecimal digits that depend on images and labels, and not on the order of the rows."""
         shape = hashlib.blake2b(repr(tuple(self.images.shape[1:])).encode(), digest_size=16)
-        for digest in sorted(row_digests(self.images, self.labels)):
-            shape.update(digest)
+        for row in sorted(row_digests(self.images, self.labels)):
+            shape.update(row)
         return shape.hexdigest()
 
     @functools.cached_property
     def digest(self) -> str:
-        """32 hexadecimal digits that depend on images, labels, their order and the names of the classes."""
-        names = hashlib.blake2b("\n".join(self.classes).encode(), digest_size=8).hexdigest()
-        return f"{tensor_digest(self.images, self.labels)} {'x'.join(map(str, self.images.shape))} {names}"
+        """32 hexadecimal digits that depend on images, labels, their order, the classes and the normalization."""
+        return digest(
+            {
+                "rows": tensor_digest(self.images, self.labels),
+                "shape": list(self.images.shape),
+                "classes": list(self.classes),
+                "normalization": self.normalization,
+            }
+        )
 
     def replace(self, **changes: Any) -> Dataset:
         """A copy in which the named fields are other ones."""
-        return dataclasses.replace(self, **changes)
+        other = dataclasses.replace(self, **changes)
+        if not changes.keys() & {"images", "labels"} and "fingerprint" in self.__dict__:
+            other.__dict__["fingerprint"] = self.fingerprint  # the rows are the same, and hashing them takes a second
+        return other
 
     def subset(self, index: Tensor) -> Dataset:
         """The rows of ``index`` (int64 positions, or a boolean mask of length N), in that order."""
-        return self.replace(images=self.images[index], labels=self.labels[index])
+        files = self.files
+        if files is not None:
+            files = tuple(np.array(files, dtype=object)[torch.arange(len(self))[index].numpy()])
+        return self.replace(images=self.images[index], labels=self.labels[index], files=files)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,12 +116,14 @@ class GroundTruth:
         true_labels: int64, N.
         is_poisoned: bool, N; samples that carry the trigger as poison, those of the target class included.
         is_cover: bool, N; samples that the attacker changed too but left their true label, to hide the poisoned ones.
-            None counts as nowhere.
+            None means that there are none.
+        origin: int64, N; the row of the clean training set that each sample was made from. None means the same row.
     """
 
     true_labels: Tensor
     is_poisoned: Tensor
     is_cover: Tensor | None = None
+    origin: Tensor | None = None
 
     @property
     def is_touched(self) -> Tensor:

@@ -2,60 +2,98 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from pathlib import Path
+from typing import ClassVar
 
 import torch
+from torch import Tensor
 
+from nab.checks import check_whole
 from nab.data.cache import cached
 from nab.data.dataset import Dataset, stratified_index
-from nab.data.decode import decode_all, decode_image
+from nab.data.decode import decode_all, decode_image, resized
+from nab.data.source import Source
 from nab.errors import DataError
+from nab.paths import local
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 TEST_SHARE = 0.2
 
 
-def load_folder(data_root: Path | None = None) -> tuple[Dataset, Dataset]:
-    """Train and test part of ``data_root``.
+@dataclasses.dataclass(frozen=True)
+class Folder(Source):
+    """Your own images: PNG, JPEG, BMP and WebP, one sub-folder per class. Rows keep the order of their sorted paths.
 
-    Either ``data_root/train/CLASS/*`` and ``data_root/test/CLASS/*``, or ``data_root/CLASS/*``, of which a fixed
-    stratified fifth then becomes the test part. PNG, JPEG, BMP and WebP; rows keep the order of their sorted paths.
-
-    Raises:
-        DataError: no folder, no images, one class only, a damaged file, or sizes that differ; the message names the
-            file.
+    Attributes:
+        folder: the folder; by default the data folder (``--data-root``, ``NAB_DATA``).
+        size: height and width to which every image is scaled, from 8 to 1024, whatever its proportions. None leaves
+            images as they are; all must then have one size.
     """
-    if data_root is None:
+
+    folder: str | None = None
+    size: int | None = None
+
+    summary: ClassVar[str] = "your own images, one folder per class (--data-root)"
+    source: ClassVar[str] = "yours"
+    is_fixed: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size is not None:
+            check_whole("size", self.size, 8, 1024)
+
+    def read(self, data_root: Path | None) -> tuple[Dataset, Dataset]:
+        """Both parts.
+
+        They are the images ``FOLDER/train/CLASS/*`` and ``FOLDER/test/CLASS/*``. A folder without ``train`` and
+        ``test`` holds ``FOLDER/CLASS/*``, and a fixed, stratified fifth of these images is the test part.
+
+        Raises:
+            DataError: the folder is missing or holds fewer than two classes, a class is empty or too small to be split,
+                or an image is damaged or has another size; the message names the file.
+        """
+        root = local(self.folder, "dataset.folder") if self.folder else data_root
+        if root is None:
+            raise DataError(
+                "dataset 'folder' needs to know where: give the folder that holds one sub-folder per class with "
+                "--data-root"
+            )
+        if not root.is_dir():
+            raise DataError(f"data folder {root} does not exist; give the folder that holds one sub-folder per class")
+        if (root / "train").is_dir() and (root / "test").is_dir():
+            return _two_parts(root, self.size)
+        return _split(root, read_folder(root, self.size))
+
+
+def _two_parts(root: Path, size: int | None) -> tuple[Dataset, Dataset]:
+    train, test = read_folder(root / "train", size), read_folder(root / "test", size)
+    if train.classes != test.classes:
         raise DataError(
-            "dataset 'folder' needs to know where: give the folder that holds one sub-folder per class with --data-root"
+            f"{root}: train/ and test/ hold different classes: {', '.join(train.classes)} and {', '.join(test.classes)}"
         )
-    if not data_root.is_dir():
-        raise DataError(f"data folder {data_root} does not exist; give the folder that holds one sub-folder per class")
-    if (data_root / "train").is_dir() and (data_root / "test").is_dir():
-        train, test = read_folder(data_root / "train"), read_folder(data_root / "test")
-        if train.classes != test.classes:
-            raise DataError(
-                f"{data_root}: train/ and test/ hold different classes: {', '.join(train.classes)} and "
-                f"{', '.join(test.classes)}"
-            )
-        if train.images.shape[1:] != test.images.shape[1:]:
-            raise DataError(
-                f"{data_root}: train/ and test/ hold images of different sizes; resize them to one size first"
-            )
-        return train, test
-    whole = read_folder(data_root)
-    is_test = torch.zeros(len(whole), dtype=torch.bool)
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise DataError(f"{root}: train/ and test/ hold images of different sizes; resize them to one size first")
+    return train, test
+
+
+def _split(root: Path, whole: Dataset) -> tuple[Dataset, Dataset]:
     if int(whole.labels.bincount().min()) < 3:
         raise DataError(
-            f"{data_root}: expected at least three images of every class to split them; "
-            "add some, or make train/ and test/"
+            f"{root}: expected at least three images of every class to split them; add some, or make train/ and test/"
         )
+    is_test = torch.zeros(len(whole), dtype=torch.bool)
     is_test[stratified_index(whole.labels, TEST_SHARE, 0, "folder split")] = True
     return whole.subset(~is_test), whole.subset(is_test)
 
 
 def image_files(folder: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
-    """Sorted ``(file, label)`` pairs and the class names of ``folder``; row i of `read_folder` is file i."""
+    """Sorted ``(file, label)`` pairs and the class names of ``folder``; row i of `read_folder` is file i.
+
+    Raises:
+        DataError: there are fewer than two class folders, or one of them holds no image.
+    """
     classes = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
     if len(classes) < 2:
         named = f"only {classes[0]!r}" if classes else "none"
@@ -69,23 +107,28 @@ def image_files(folder: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
     return files, classes
 
 
-def read_folder(folder: Path) -> Dataset:
-    """All images below ``folder/CLASS`` as one `Dataset`, decoded once and cached."""
-    files, classes = image_files(folder)
-    return cached([file for file, _ in files], "folder", lambda: _decode(folder, files, classes))
+def read_folder(folder: Path, size: int | None = None) -> Dataset:
+    """All images below ``folder/CLASS`` as one `Dataset`, scaled to ``size`` if it is given; decoded once.
+
+    Raises:
+        DataError: see `Folder.read`.
+    """
+    pairs, classes = image_files(folder)
+    files = [file for file, _ in pairs]
+    labels = torch.tensor([label for _, label in pairs])
+
+    def make() -> Dataset:
+        decode = functools.partial(_decode, size=size)
+        hint = "resize all images to one size, with --set dataset.size=32 for example"
+        images = decode_all([(file, str(file)) for file in files], len(files), decode, f"decoding {folder}", hint=hint)
+        return Dataset(images, labels, classes, folder.name)
+
+    return cached(files, "folder", make, size=size).replace(files=tuple(map(str, files)))
 
 
-def _decode(folder: Path, files: list[tuple[Path, int]], classes: tuple[str, ...]) -> Dataset:
-    images = decode_all(
-        [file for file, _ in files], lambda file: decode_image(file.read_bytes(), str(file)), f"decoding {folder}"
-    )
-    if len({image.shape[0] for image in images}) > 1:  # grey and colour files mixed: all become colour
-        images = [image.expand(3, -1, -1) for image in images]
-    for (file, _), image in zip(files, images, strict=True):
-        if image.shape != images[0].shape:
-            sizes = [" x ".join(map(str, reversed(i.shape[1:]))) for i in (images[0], image)]
-            raise DataError(
-                f"{file}: expected {sizes[0]} pixels like {files[0][0].name}, got {sizes[1]}; resize all images "
-                "to one size first"
-            )
-    return Dataset(torch.stack(images), torch.tensor([label for _, label in files]), classes, folder.name)
+def _decode(file: Path, where: str, size: int | None) -> Tensor:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{where}: cannot be read ({error.strerror}); remove or replace it") from None
+    return resized(decode_image(data, where), size)

@@ -1,28 +1,61 @@
-"""Defences: one file each. All answer the same call, `Defense.defend`."""
+"""Defenses: one file each, in three folders by when they act. All answer the same call, `Defense.defend`."""
 
 from __future__ import annotations
 
-from nab.defenses.audit import Audit
-from nab.defenses.base import Defended, Defense, Suspicion
-from nab.defenses.guard import REJECTED, Guard
-from nab.defenses.nab import NAB, DefendedDataset
-from nab.defenses.none import NoDefense
+from nab.defenses.base import Defended, Defense, attacked_model
+from nab.defenses.deployed import REFUSED, Answers, Deployed, Plain, Response
+from nab.defenses.guard import Guard
+from nab.defenses.inference.strip import STRIPFilter, STRIPFiltered
+from nab.defenses.repair.fine_pruning import FinePruning
+from nab.defenses.repair.fine_tune import FineTune
+from nab.defenses.suspects import Supply, defend, find_suspects, known_suspects
+from nab.defenses.training.abl import ABL
+from nab.defenses.training.nab import NAB, DefendedDataset, Stamped
+from nab.defenses.training.none import Audit, NoDefense
+from nab.defenses.training.pdb import PDB, Patch, Patched
+from nab.defenses.training.suspects import DropSuspects, RelabelSuspects
 
 __all__ = [
+    "ABL",
     "DEFENSES",
     "NAB",
-    "REJECTED",
+    "PDB",
+    "REFUSED",
+    "Answers",
     "Audit",
     "Defended",
     "DefendedDataset",
     "Defense",
+    "Deployed",
+    "DropSuspects",
+    "FinePruning",
+    "FineTune",
     "Guard",
     "NoDefense",
-    "Suspicion",
+    "Patch",
+    "Patched",
+    "Plain",
+    "RelabelSuspects",
+    "Response",
+    "STRIPFilter",
+    "STRIPFiltered",
+    "Stamped",
+    "Supply",
+    "attacked_model",
+    "defend",
+    "find_suspects",
+    "known_suspects",
 ]
 
 DEFENSES: dict[str, type[Defense]] = {
     "none": NoDefense,
-    "nab": NAB,
     "audit": Audit,
+    "nab": NAB,
+    "drop-suspects": DropSuspects,
+    "relabel-suspects": RelabelSuspects,
+    "abl": ABL,
+    "pdb": PDB,
+    "fine-tune": FineTune,
+    "fine-pruning": FinePruning,
+    "strip": STRIPFilter,
 }

@@ -1,66 +1,72 @@
-"""What all defences share: one call, from an untrusted training set to a predictor."""
+"""What all defenses share: one call, from an untrusted training set to something that answers images."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
 
 from nab.data import Dataset
-from nab.training import Context, Predictor
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Suspicion:
-    """What a defence that looks for suspects found; every tensor has one entry per training sample.
-
-    Attributes:
-        scores: float32, N; higher = more suspicious.
-        is_suspect: bool, N.
-        pseudo_labels: int64, N; only the suspects' are used.
-        is_stamped: bool, N; samples that are trained with the stamp.
-    """
-
-    scores: Tensor
-    is_suspect: Tensor
-    pseudo_labels: Tensor
-    is_stamped: Tensor
+from nab.defenses.deployed import Deployed, Plain
+from nab.needs import Given, Suspicion
+from nab.training import Trained, Trainer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Defended:
-    """What a defence hands back.
+    """What a defense hands back.
 
     Attributes:
-        predictor: what to deploy.
-        curve: of the final network's training, a row per epoch.
-        images_per_second: of that training; None for a defence that has none.
-        suspicion: what was found, by a defence that looked.
+        deployed: what to use.
+        stages: the trainings that the defense went through, by name, in their order.
+        suspicion: what was suspected of the training set, by a defense that found or used suspects.
+        is_stamped: bool, N; the samples that were trained with a stamp, by a defense that has one.
+        notes: further findings by name, tensors or values as JSON has them, for reports.
     """
 
-    predictor: Predictor
-    curve: list[dict[str, float]]
-    images_per_second: float | None = None
+    deployed: Deployed
+    stages: Mapping[str, Trained] = dataclasses.field(default_factory=dict)
     suspicion: Suspicion | None = None
+    is_stamped: Tensor | None = None
+    notes: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Defense(abc.ABC):
-    """Turns a training set that cannot be trusted into a predictor that can.
+    """Turns a training set that cannot be trusted into something that can be used.
 
     A subclass is a frozen dataclass whose fields are its hyper-parameters, and writes `defend`.
     """
 
     summary: ClassVar[str]
     source: ClassVar[str]
-    takes_suspects: ClassVar[bool] = False
-    """Whether it is built from a detector and a labeler."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Some of `nab.needs.NEEDS`, but never the truth."""
 
     is_baseline: ClassVar[bool] = False
-    """Whether the network it hands back is the undefended one."""
+    """Whether the network that it hands back is the undefended one."""
+
+    def check(self, dataset: Dataset) -> None:  # noqa: B027 - most defenses suit every dataset
+        """Raise ``ConfigError`` if the hyper-parameters do not suit the data, before anything is trained."""
 
     @abc.abstractmethod
-    def defend(self, dataset: Dataset, context: Context) -> Defended:
-        """Train on ``dataset`` with as little harm as can be; the context's monitor watches the final network."""
+    def defend(self, dataset: Dataset, trainer: Trainer, given: Given) -> Defended:
+        """Train on ``dataset`` with as little harm as can be.
+
+        Args:
+            dataset: the training set as it came.
+            trainer: how and where to train, and the seed.
+            given: what the defense declared that it needs.
+        """
+
+
+TRAINING = "training"
+"""The stage in which a network is trained on the set as it is: the attacked model, which many methods share."""
+
+
+def attacked_model(dataset: Dataset, trainer: Trainer) -> Trained:
+    """The network that trains on the set as it is."""
+    return trainer.train(dataset, TRAINING, watch=Plain)

@@ -1,11 +1,9 @@
-"""Detectors: one file each. Adding one is a file, a line in `DETECTORS`, and a test file."""
+"""Detectors, one file each. To add one, write a file, a line in `DETECTORS`, and a test file."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from nab.detection.activation_clustering import ActivationClustering
-from nab.detection.base import Detector, find_scores
+from nab.detection.base import Detector, Scored, find_scores
 from nab.detection.beatrix import Beatrix
 from nab.detection.cognitive_distillation import CognitiveDistillation
 from nab.detection.cut import Rate, automatic_cut, check_cut, select_suspects, suspect_count
@@ -20,7 +18,6 @@ from nab.detection.scan import SCAn
 from nab.detection.spectral_signatures import SpectralSignatures
 from nab.detection.spectre import SPECTRE
 from nab.detection.strip import STRIP
-from nab.registry import build
 
 __all__ = [
     "DETECTORS",
@@ -39,12 +36,12 @@ __all__ = [
     "RandomDetector",
     "Rate",
     "SCAn",
+    "Scored",
     "SpectralSignatures",
     "automatic_cut",
     "check_cut",
     "find_scores",
     "gate_classes",
-    "make_detector",
     "select_suspects",
     "suspect_count",
 ]
@@ -64,12 +61,3 @@ DETECTORS: dict[str, type[Detector]] = {
     "random": RandomDetector,
     "oracle": OracleDetector,
 }
-
-
-def make_detector(name: str, params: dict[str, Any] | None = None) -> Detector:
-    """The detector ``name`` with the hyper-parameters ``params``.
-
-    Raises:
-        ConfigError: the name or a parameter is unknown or not valid.
-    """
-    return build("detector", name, DETECTORS, params)

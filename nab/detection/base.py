@@ -1,17 +1,33 @@
-"""What all detectors share: a score per training sample."""
+"""What all detectors share: a score for every training sample."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
 
 from nab.data import Dataset
 from nab.detection.cut import check_scores
-from nab.selfsupervised import encoder_inputs
-from nab.training import Context, Output, Recipe
+from nab.needs import Given
+from nab.training import Output, Recipe, Trainer
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scored:
+    """What a detector found.
+
+    Attributes:
+        scores: float32, N, on the CPU; higher = more suspicious, minus infinity = never a suspect. The order is what
+            counts.
+        notes: tensors that were found on the way, by name, for reports; no method reads them. ``"statistics"`` is
+            float32, K: how suspicious a detector that judges classes finds each class.
+    """
+
+    scores: Tensor
+    notes: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,63 +39,64 @@ class Detector(abc.ABC):
 
     summary: ClassVar[str]
     source: ClassVar[str]
-    version: ClassVar[int] = 1
-    """Raised when the same hyper-parameters come to give other scores, so that scores kept before are not used."""
-
-    is_oracle: ClassVar[bool] = False
-    """Whether it reads the ground truth, which only ablations may."""
-
-    needs_verified: ClassVar[bool] = False
-    """Whether it needs a small set of clean, correctly labelled images."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Some of `nab.needs.NEEDS`."""
 
     judges_classes: ClassVar[bool] = False
-    """Whether its scores are ranks within classes that it judges first, see `gate_classes`; they have no gap."""
-
-    needs_features: ClassVar[bool] = False
-    """Whether it needs self-supervised features; see `nab.selfsupervised`."""
+    """Whether it judges classes first and ranks samples within them; such scores show no gap. See `gate_classes`."""
 
     def recipe(self, base: Recipe) -> Recipe:
         """How the detector's own network is trained, from the final network's recipe; ``base`` itself by default."""
         return base
 
+    def check(self, dataset: Dataset, verified: Dataset | None = None) -> None:  # noqa: B027 - most suit all data
+        """Whether the detector can judge the data, before anything is trained.
+
+        Args:
+            dataset: the training set as the defender sees it.
+            verified: the verified images, of a detector that needs them.
+
+        Raises:
+            NabError: it cannot.
+        """
+
     @abc.abstractmethod
-    def score(self, dataset: Dataset, context: Context) -> Tensor:
-        """Suspicion of every sample: float32, N, on the CPU, higher = more suspicious, minus infinity = never a
-        suspect. The order is what counts; a detector that judges whole classes uses `gate_classes`."""
+    def score(self, dataset: Dataset, trainer: Trainer, given: Given) -> Scored:
+        """How suspicious each sample is.
+
+        Args:
+            dataset: the training set as the defender sees it.
+            trainer: how and where to train, and the seed.
+            given: what the detector declared that it needs.
+        """
 
 
-def find_scores(detector: Detector, dataset: Dataset, context: Context) -> Tensor:
-    """The detector's scores and notes, kept as a stage; of the truth only an oracle sees anything.
+def find_scores(detector: Detector, dataset: Dataset, trainer: Trainer, given: Given) -> Scored:
+    """What the detector finds, kept as a stage. Arguments as for `Detector.score`.
 
     Raises:
-        NabError: a score is not a number.
+        NabError: the detector cannot judge the data, or a score is not a number.
     """
-    if detector.is_oracle:
-        return check_scores(detector.score(dataset, context))
-    own = dataclasses.replace(
-        context,
-        truth=None,
-        verified=context.verified if detector.needs_verified else None,
-        encoder=context.encoder if detector.needs_features else None,
-        notes={},
-    )
-    inputs = {
-        "version": detector.version,
-        "detector": detector,
-        "dataset": dataset,
-        "verified": own.verified,
-        "recipe": detector.recipe(context.recipe).effective(),
-        "model": context.model,
-        "width": context.width,
-        "seed": context.seed,
-    }
-    if detector.needs_features:
-        inputs["encoder"] = encoder_inputs(own)
+    given = given.only(detector.needs)
+    detector.check(dataset, given.verified)
+    if given.truth is not None:  # the truth is no part of any key
+        found = detector.score(dataset, trainer, given)
+        check_scores(found.scores)
+        return found
 
     def make() -> Output:
-        scores = check_scores(detector.score(dataset, own))
-        return Output({"scores": scores} | {f"note {name}": value for name, value in own.notes.items()})
+        found = detector.score(dataset, trainer, given)
+        notes = {f"note {name}": value for name, value in found.notes.items()}
+        return Output({"scores": check_scores(found.scores)} | notes)
 
-    found = context.keep("scores", inputs, make).tensors
-    context.notes.update({name.removeprefix("note "): found[name] for name in found if name != "scores"})
-    return found["scores"]
+    inputs = {
+        "detector": detector,
+        "dataset": dataset,
+        "given": given.inputs,
+        "recipe": detector.recipe(trainer.recipe).effective(),
+        "architecture": trainer.architecture,
+        "seed": trainer.seed,
+    }
+    kept = trainer.keep("detection", inputs, make).tensors
+    notes = {name.removeprefix("note "): value for name, value in kept.items() if name != "scores"}
+    return Scored(kept["scores"], notes)

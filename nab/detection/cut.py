@@ -1,4 +1,4 @@
-"""The one rule that turns scores into suspects: a rate, a threshold, or a cut that the scores themselves suggest."""
+"""From scores to suspects: by a rate, by a threshold, or by a gap in the scores."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from nab.checks import check_range
 from nab.errors import ConfigError, NabError
 
 Rate = float | Literal["auto"]
-"""A share of the samples, in (0, 1), or `automatic_cut`."""
+"""A share of the samples, in (0, 1), or ``"auto"``, see `automatic_cut`."""
 
 MINIMUM = 10
-"""Fewer scores than these show no groups."""
+"""The fewest scores in which groups are sought."""
 
 SMALLEST_GROUP = 0.01
-"""Of all samples. In the tail of one group, a few scores leave gaps by chance."""
+"""The least share of all samples above a gap: a few scores in the tail of one group leave gaps by chance."""
 
 DEEPEST = 0.5
-"""A gap's density, as a share of the lower peak beside it. Thousands of scores from one normal, log-normal, uniform,
-exponential or Student distribution hardly ever leave a deeper one."""
+"""The highest density in a gap, as a share of the lower peak beside it. Thousands of scores from one normal,
+log-normal, uniform, exponential or Student distribution hardly ever leave a deeper gap."""
 
 BINS = 4096
 
@@ -33,9 +33,9 @@ def select_suspects(scores: Tensor, rate: Rate | None = None, *, threshold: floa
 
     Args:
         scores: float, N; higher = more suspicious, minus infinity = never a suspect.
-        rate: share of samples to suspect, in (0, 1): ``floor(rate * N)`` of them, or fewer if not so many may be
-            suspected; ties go to the sample that stands first. Or ``"auto"``, see `automatic_cut`.
-        threshold: in place of a rate, suspects all samples that score above it.
+        rate: share of samples to suspect, in (0, 1): ``floor(rate * N)`` of them, or fewer if fewer may be suspected.
+            Of equal scores, the sample that stands first is suspected. Or ``"auto"``, see `automatic_cut`.
+        threshold: in place of a rate: all samples that score above it are suspected.
 
     Returns:
         bool, N.
@@ -62,7 +62,7 @@ def select_suspects(scores: Tensor, rate: Rate | None = None, *, threshold: floa
 
 
 def check_cut(rate: Rate | None, threshold: float | None, size: int) -> None:
-    """What can be said before there are scores.
+    """Whether rate and threshold can be used, before there are scores.
 
     Raises:
         ConfigError: neither or both of rate and threshold are given, or the rate selects none of ``size`` samples.
@@ -90,12 +90,12 @@ def suspect_count(size: int, rate: float) -> int:
 
 
 def automatic_cut(scores: Tensor) -> Tensor:
-    """All samples above the gap in the scores, if there is one.
+    """All samples above the deepest gap in the scores.
 
-    The scores' density is estimated with a Gaussian kernel (Silverman's bandwidth; scores taken from their median, in
-    units of their quartiles, through the inverse hyperbolic sine, so that a long tail is no group). A gap is where it
-    falls below half of the lower of the two peaks beside it, and has above it at least a hundredth and less than half
-    of the samples. The deepest gap counts.
+    The median is subtracted from the scores, and they are divided by half the distance of their quartiles and passed
+    through the inverse hyperbolic sine, so that a long tail is no group. A Gaussian kernel of Silverman's bandwidth
+    estimates their density. A gap is where the density falls below half of the lower of the two peaks beside it, if at
+    least a hundredth and less than half of the samples lie above.
 
     Args:
         scores: float, N; as for `select_suspects`.
@@ -108,7 +108,7 @@ def automatic_cut(scores: Tensor) -> Tensor:
     """
     check_scores(scores)
     allowed = scores > -math.inf
-    values = _standardised(scores[allowed].double())
+    values = _standardized(scores[allowed].double())
     cut = _gap(values.numpy(), len(scores))
     if cut is None:
         raise NabError("the scores show no group of suspects that stands apart: give a detection rate in its place")
@@ -118,7 +118,7 @@ def automatic_cut(scores: Tensor) -> Tensor:
 
 
 def _gap(values: np.ndarray, size: int) -> float | None:
-    """The middle of the deepest gap of float64 values, of ``size`` with those that are not among them; None if none."""
+    """The middle of the deepest gap in float64 ``values``, or None; ``size`` counts the samples without a value too."""
     from scipy.ndimage import gaussian_filter1d
 
     low, high = np.quantile(values, [0.25, 0.75])
@@ -139,18 +139,18 @@ def _gap(values: np.ndarray, size: int) -> float | None:
     return float(edges[1:][bottom[len(bottom) // 2]])
 
 
-def _standardised(scores: Tensor) -> Tensor:
-    """Median 0, half the distance of the quartiles 1; logarithmic far away from there."""
+def _standardized(scores: Tensor) -> Tensor:
+    """The scores with median 0 and quartiles 2 apart, logarithmic far away from the median."""
     low, middle, high = torch.quantile(scores, scores.new_tensor([0.25, 0.5, 0.75]))
     spread = (high - low) / 2
     return ((scores - middle) / (spread if spread > 0 else 1.0)).asinh()
 
 
 def check_scores(scores: Tensor) -> Tensor:
-    """The scores, if they are numbers, or minus infinity for some that are never suspects.
+    """The scores themselves.
 
     Raises:
-        NabError: they are not.
+        NabError: a score is NaN or infinite, or all are minus infinity, which stands for "never a suspect".
     """
     is_wrong = scores.isnan() | (scores == math.inf)
     if is_wrong.any():

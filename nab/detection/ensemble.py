@@ -1,4 +1,4 @@
-"""An ensemble of detectors (ours): samples that several detectors of different kinds suspect."""
+"""An ensemble of detectors, which is this library's own: it suspects what several kinds of detectors suspect."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from torch import Tensor
 
 from nab.checks import check_choice, check_range
 from nab.data import Dataset
-from nab.detection.base import Detector, find_scores
+from nab.detection.base import Detector, Scored, find_scores
+from nab.digest import digest
 from nab.errors import ConfigError
-from nab.training import Context
+from nab.needs import Given
+from nab.registry import build
+from nab.training import Trainer
 
 WEIGHTS = ("equal", "agreement")
 
@@ -25,32 +28,48 @@ class Member:
 
     Attributes:
         name: a key of `nab.detection.DETECTORS`.
-        params: its hyper-parameters; those not named have the source's values, which the ensemble fills in.
+        params: its hyper-parameters. The ensemble fills in the source's values for those that are not named.
     """
 
     name: str
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
+    @property
+    def detector(self) -> Detector:
+        """The detector itself.
+
+        Raises:
+            ConfigError: the name or a parameter is not valid.
+        """
+        from nab.detection import DETECTORS  # imported late, for it holds the ensemble
+
+        made: Detector = build("detector", self.name, DETECTORS, self.params)
+        return made
+
+    @property
+    def digest(self) -> str:
+        """That of the detector, in which parameters with the source's values play no part; see `nab.digest`."""
+        return digest(self.detector)
+
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble(Detector):
-    """Adds up how surprising a sample's place is in the order of every member.
+    """The score is the sum of how surprising a sample's rank is to every member.
 
-    A member that ranks a sample r-th of N says that so high a place has the probability ``r / N`` by chance. The score
-    is the weighted sum of ``-ln(r / N)`` over the members, as Fisher combines independent tests: a place at the very
-    top counts for more than several in the upper half. Members with ties share the mean of their ranks.
+    By chance, a sample's rank among N is r or higher with the probability ``r / N``. The score is the weighted sum of
+    ``-ln(r / N)`` over the members, as Fisher combines independent tests. A rank at the very top counts for more than
+    several ranks in the upper half. Samples of equal scores share the mean of their ranks.
 
-    The members are of four kinds: one watches how fast a sample is learned, one the features of a class, one what
-    overlays do to the answer, one how far features move. They were chosen among those here by looking at BadNets and
-    Blend on a part of CIFAR-10.
+    The default members are of four kinds. LGA measures how fast a sample is learned, SCAn compares the features within
+    a class, STRIP watches answers under overlays, and FCT watches features under rotations. They were chosen by their
+    results on BadNets and Blend on a part of CIFAR-10.
 
-    The members' scores are stages of their own, shared with runs that use a member alone.
+    The members' scores are stages of their own, which a run that uses a member alone shares.
 
     Attributes:
-        members: at least two.
-        weights: ``"equal"``, or ``"agreement"``: every member's own accuracy, estimated without labels; see
-            `agreement_weights`.
-        rate: share of samples at the top of every member's order that its agreement with the others is measured on.
+        members: at least two, each another detector, and no ensemble.
+        weights: ``"equal"``, or ``"agreement"``: an estimate of every member's accuracy, see `agreement_weights`.
+        rate: share of samples at the top of every member's order on which the agreement is measured, in (0, 1).
     """
 
     members: tuple[Member, ...] = (Member("lga"), Member("scan"), Member("strip"), Member("fct"))
@@ -70,48 +89,38 @@ class Ensemble(Detector):
         if any(isinstance(detector, Ensemble) for detector in detectors.values()):
             raise ConfigError("expected members that are no ensembles themselves")
         spelled = tuple(Member(name, dataclasses.asdict(detector)) for name, detector in detectors.items())
-        object.__setattr__(self, "members", spelled)  # so that a member's default, changed later, is another ensemble
+        object.__setattr__(self, "members", spelled)  # so that it says all of its settings
 
     @property
     def _detectors(self) -> dict[str, Detector]:
-        from nab.detection import make_detector  # it knows this class
-
-        return {member.name: make_detector(member.name, dict(member.params)) for member in self.members}
+        return {member.name: member.detector for member in self.members}
 
     @property
-    def version(self) -> int:  # type: ignore[override]
-        return 1 + sum(detector.version - 1 for detector in self._detectors.values())
+    def needs(self) -> frozenset[str]:  # type: ignore[override]  # depends on the members
+        return frozenset().union(*(detector.needs for detector in self._detectors.values()))
 
-    @property
-    def is_oracle(self) -> bool:  # type: ignore[override]  # depends on the members
-        return any(detector.is_oracle for detector in self._detectors.values())
+    def check(self, dataset: Dataset, verified: Dataset | None = None) -> None:
+        for detector in self._detectors.values():
+            detector.check(dataset, verified)
 
-    @property
-    def needs_verified(self) -> bool:  # type: ignore[override]
-        return any(detector.needs_verified for detector in self._detectors.values())
-
-    @property
-    def needs_features(self) -> bool:  # type: ignore[override]
-        return any(detector.needs_features for detector in self._detectors.values())
-
-    def score(self, dataset: Dataset, context: Context) -> Tensor:
-        scores = [find_scores(detector, dataset, context) for detector in self._detectors.values()]
-        surprises = torch.stack([surprise(each) for each in scores])
-        weights = torch.ones(len(scores), dtype=torch.float64)
+    def score(self, dataset: Dataset, trainer: Trainer, given: Given) -> Scored:
+        found = [find_scores(detector, dataset, trainer, given) for detector in self._detectors.values()]
+        surprises = torch.stack([surprise(each.scores) for each in found])
+        weights = torch.ones(len(found), dtype=torch.float64)
         if self.weights == "agreement":
             weights = agreement_weights(surprises, self.rate)
-        context.notes["ensemble_weights"] = weights / weights.sum()
-        return (weights / weights.sum() @ surprises).float()
+        shares = weights / weights.sum()
+        return Scored((shares @ surprises).float(), {"weights": shares})
 
 
 def surprise(scores: Tensor) -> Tensor:
-    """``-ln`` of a sample's rank from the top, as a share of all; ties share the mean of their ranks.
+    """``-ln(r / N)`` for rank r from the top; equal scores share the mean of their ranks.
 
     Args:
         scores: float, N; minus infinity = never a suspect.
 
     Returns:
-        float64, N; 0 at the bottom, ``ln N`` at the top.
+        float64, N; from 0 at the bottom to ``ln N`` at the top.
     """
     _, group, sizes = scores.unique(return_inverse=True, return_counts=True)
     above = sizes.flip(0).cumsum(0).flip(0) - sizes
@@ -120,19 +129,19 @@ def surprise(scores: Tensor) -> Tensor:
 
 
 def agreement_weights(surprises: Tensor, rate: float) -> Tensor:
-    """How much each member is worth, from how often its suspects are those of the others.
+    """How accurate each member is, estimated from how often its suspects are those of the others.
 
-    If members err independently, the covariance of their verdicts has rank one off its diagonal, and its leading
-    vector is proportional to how far each is better than chance (Parisi, Strino, Nadler, Kluger, "Ranking and
-    combining multiple predictors without labeled data", PNAS 2014). The diagonal is not part of that and is found by
-    iteration. With two members nothing can be told, and both count alike.
+    If members err independently, the covariance of their verdicts has rank one outside of its diagonal, and its leading
+    vector is proportional to how far each member is better than chance (Parisi, Strino, Nadler, Kluger, "Ranking and
+    combining multiple predictors without labeled data", PNAS 2014). The diagonal of the matrix of rank one is found by
+    iteration. Two members do not tell which is better, and count alike.
 
     Args:
         surprises: float64, M x N; higher = more suspicious.
         rate: share of samples that every member suspects.
 
     Returns:
-        float64, M; at least 0, not all 0: a member that agrees with none counts nothing, unless no two members agree.
+        float64, M; at least 0, not all 0. A member that agrees with no other one gets 0; if no two agree, all get 1.
     """
     members, count = surprises.shape
     if members < 3:
@@ -140,7 +149,7 @@ def agreement_weights(surprises: Tensor, rate: float) -> Tensor:
     top = max(1, math.floor(rate * count))
     verdicts = torch.zeros_like(surprises)
     verdicts.scatter_(1, surprises.argsort(dim=1, descending=True, stable=True)[:, :top], 1.0)
-    verdicts *= surprises > surprises.amin(1, keepdim=True)  # the bottom holds all who are never suspected
+    verdicts *= surprises > surprises.amin(1, keepdim=True)  # samples that are never suspected stand at the bottom
     covariance = torch.cov(verdicts)
     shared = covariance - covariance.diagonal().diag()
     if (shared <= 0).all():
@@ -153,4 +162,4 @@ def agreement_weights(surprises: Tensor, rate: float) -> Tensor:
 
 
 ITERATIONS = 100
-"""Of the search for the diagonal; it converges in a few dozen."""
+"""Steps of the search for the diagonal, which converges in a few dozen."""

@@ -1,15 +1,15 @@
 """FCT, feature consistency towards transformations (Chen, Wu, Wang, "Effective Backdoor Defense by Exploiting
 Sensitivity of Poisoned Samples", NeurIPS 2022): the sample distinguishment of D-BR and D-ST.
 
-Turn and shift an image, and its class remains; a trigger is gone or no longer where it worked. After a short training
-poisoned samples are those whose features such a change moves most.
+A rotated and shifted image still shows its class, but its trigger is gone or not where it worked. After a short
+training, such a change moves the features of poisoned samples most.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,39 +17,39 @@ from torch.nn import functional as F
 
 from nab.checks import check_count, check_positive, check_range
 from nab.data import Dataset
-from nab.detection.base import Detector
-from nab.errors import DataError, NabError
-from nab.progress import bar
-from nab.seeding import derive, stream
-from nab.training import Batches, Context, Predictor, Recipe
-from nab.training.trainer import fresh_predictor
+from nab.detection.base import Detector, Scored
+from nab.errors import DataError
+from nab.needs import Given
+from nab.seeding import stream
+from nab.training import Batch, Predictor, Recipe, Step, Trainer
 
 CHUNK = 1000
-"""Images that are turned at a time."""
+"""Images that are rotated at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FCT(Detector):
     """The score is the mean squared change of a sample's features under a random rotation and translation.
 
-    The network is the detector's own. It learns to classify, without augmentation, and then without its last layer to
-    move the centres of the classes apart; optimiser and learning rate go on from one part to the next.
+    The detector trains a network of its own, without augmentation. The network first learns to classify. Then its last
+    layer is left out, and the rest learns to move the centers of the classes apart. Optimizer and learning rate go on
+    from the first part to the second.
 
     Attributes:
-        epochs: of classification. Few, so that the trigger is learned and most of the task is not.
-        separation_epochs: of moving the centres apart.
+        epochs: of the first part. They are few, so that the trigger is learned and most of the task is not.
+        separation_epochs: of the second part.
         batch_size: samples per step.
         lr: of SGD.
         momentum: of SGD, without Nesterov.
         weight_decay: on all parameters.
         cosine_extra_epochs: the learning rate follows a cosine that is this much longer than both parts together.
-        rotation: in degrees, in (0, 180]; each image is turned by up to so much, either way.
-        translation: as a share of height and of width, in [0, 1); then shifted by up to so much, in whole pixels.
-            Pixels that nothing is moved to are black.
-        draws: random transformations per sample, over which the score is averaged.
+        rotation: the largest angle by which an image is rotated, to either side, in degrees, in (0, 180].
+        translation: the largest distance by which the rotated image is then shifted, in whole pixels, as a share of
+            height and of width, in [0, 1). Pixels to which nothing is moved are black.
+        draws: random transformations of every sample, over which the score is averaged.
 
-    Defaults are the authors'. Theirs draw anew for the thresholds and for the samples that are compared with them; here
-    a sample has one score. The normalisation is the final network's, not theirs.
+    Defaults are the authors'. There are two differences. Their code draws other transformations for its thresholds than
+    for the samples that it compares with them; here a sample has one score. The normalization is the dataset's.
     """
 
     epochs: int = 2
@@ -63,7 +63,7 @@ class FCT(Detector):
     translation: float = 0.2
     draws: int = 1
 
-    summary: ClassVar[str] = "features of poisoned samples change most when the image is turned and shifted"
+    summary: ClassVar[str] = "features of poisoned samples change most when the image is rotated and shifted"
     source: ClassVar[str] = "Chen, Wu, Wang 2022 (D-BR, D-ST)"
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class FCT(Detector):
         self.recipe(Recipe())  # its checks
 
     def recipe(self, base: Recipe) -> Recipe:
-        """How the detector's network is trained, over both parts; normalisation and precision as in ``base``."""
+        """How the detector's network is trained, over both parts; precision as in ``base``."""
         return dataclasses.replace(
             base.without_augmentation(),
             epochs=self.epochs + self.separation_epochs,
@@ -90,11 +90,14 @@ class FCT(Detector):
             cosine_extra_epochs=self.cosine_extra_epochs,
         )
 
-    def score(self, dataset: Dataset, context: Context) -> Tensor:
+    def check(self, dataset: Dataset, verified: Dataset | None = None) -> None:
         if len(dataset.labels.unique()) < 2:
-            raise DataError("detector 'fct' compares classes: expected samples of at least two, got one")
-        predictor = self._train(dataset, context)
-        generator = stream(context.seed, "fct transformations")
+            raise DataError("FCT compares classes: expected samples of at least two, got one")
+
+    def score(self, dataset: Dataset, trainer: Trainer, given: Given) -> Scored:
+        recipe, step = self.recipe(trainer.recipe), Separation(self.epochs, dataset.num_classes)
+        predictor = trainer.train(dataset, "detection (fct)", recipe=recipe, step=step).predictor
+        generator = stream(trainer.seed, "fct transformations")
         scores = []
         for images in dataset.images.split(CHUNK):
             features = predictor.features(images)
@@ -103,53 +106,47 @@ class FCT(Detector):
                 for _ in range(self.draws)
             ]
             scores.append(torch.stack(changes).mean(0).cpu())
-        return torch.cat(scores)
+        return Scored(torch.cat(scores))
 
     def transform(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Each image turned and then shifted at random; uint8, N x C x H x W, on the CPU."""
+        """Each image rotated and then shifted at random; uint8, N x C x H x W, on the CPU."""
         sizes = torch.tensor(images.shape[2:], dtype=torch.float64)
         draws = 2 * torch.rand(3, len(images), generator=generator, dtype=torch.float64) - 1
         shifts = (self.translation * sizes[:, None] * draws[1:]).round().long()
-        return turn_and_shift(images, self.rotation * draws[0], shifts)
-
-    def _train(self, dataset: Dataset, context: Context) -> Predictor:
-        """A network's own loop, since the second part has no logits; see `train` for the usual one."""
-        seed, recipe = derive(context.seed, "detection (fct)"), self.recipe(context.recipe)
-        predictor = fresh_predictor(dataset, recipe, context.model, context.width, context.device, seed)
-        network = predictor.model
-        batches = Batches(dataset.images, recipe, context.device, stream(seed, "batches", context.device))
-        if not len(batches):
-            raise DataError(f"detection (fct): expected at least two training images, got {len(dataset)}")
-        labels = dataset.labels.to(context.device)
-        optimizer = torch.optim.SGD(
-            network.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
-        )
-        network.train()
-        with bar("detection (fct)", recipe.epochs) as progress:
-            for epoch in range(recipe.epochs):
-                optimizer.param_groups[0]["lr"] = recipe.learning_rate(epoch * len(batches), len(batches))
-                for index in batches.epoch():
-                    features = predictor.apply(network.features, batches.augment(index))
-                    if epoch < self.epochs:
-                        loss = F.cross_entropy(network.linear(features), labels[index])
-                    else:
-                        loss = centre_similarity(features, labels[index], dataset.num_classes)
-                    optimizer.zero_grad(set_to_none=True)
-                    loss.backward()
-                    optimizer.step()
-                progress.advance(f"loss {_checked(loss.item(), epoch):.3g}")
-        return predictor
+        return rotate_and_shift(images, self.rotation * draws[0], shifts)
 
 
-def _checked(loss: float, epoch: int) -> float:
-    if not abs(loss) < math.inf:
-        raise NabError(f"detection (fct): the loss is {loss} after epoch {epoch + 1}; use a lower learning rate (lr)")
-    return loss
+class Separation(Step):
+    """Classification in the first epochs; in the others the similarity of the classes' centers, see
+    `center_similarity`.
+
+    Args:
+        epochs: of classification.
+        num_classes: K.
+    """
+
+    def __init__(self, epochs: int, num_classes: int) -> None:
+        self._epochs, self._num_classes = epochs, num_classes
+        self._epoch = 0
+
+    @property
+    def inputs(self) -> Mapping[str, Any] | None:
+        return {"epochs": self._epochs, "num_classes": self._num_classes}
+
+    def begin_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def loss(self, predictor: Predictor, batch: Batch, *beside: Batch) -> Tensor:
+        network = predictor.network
+        features = predictor.apply(network.features, batch.images)
+        if self._epoch < self._epochs:
+            return F.cross_entropy(network.classifier(features), batch.labels)
+        return center_similarity(features, batch.labels, self._num_classes)
 
 
-def centre_similarity(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Cosine similarity between the centres of a batch's classes: the sum over all pairs of two, divided by the square
-    of the number of classes that are there.
+def center_similarity(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """The cosine similarity of the centers of a batch's classes: the sum over all ordered pairs of two, divided by the
+    square of the number of classes in the batch.
 
     Args:
         features: float, B x D.
@@ -157,17 +154,17 @@ def centre_similarity(features: Tensor, labels: Tensor, num_classes: int) -> Ten
         num_classes: K.
     """
     members = F.one_hot(labels, num_classes).T.to(features.dtype)
-    # A class that is absent gets the centre zero, which is similar to none.
+    # A class that is absent gets the center zero, which is similar to none.
     directions = F.normalize(members @ features, dim=1)
     similarity = directions @ directions.T
     present = (members.sum(1) > 0).sum()
     return (similarity.sum() - similarity.diagonal().sum()) / present**2
 
 
-def turn_and_shift(images: Tensor, degrees: Tensor, shifts: Tensor) -> Tensor:
-    """Images turned around their middle, cut to their frame, and then shifted.
+def rotate_and_shift(images: Tensor, degrees: Tensor, shifts: Tensor) -> Tensor:
+    """Images rotated around their middle, cut to their frame, and then shifted.
 
-    Every pixel is that of the source whose centre is nearest. What comes from outside is black.
+    Every pixel gets the value of the source's nearest pixel, and is black if that lies outside of the frame.
 
     Args:
         images: N x C x H x W, of any dtype.
@@ -175,7 +172,7 @@ def turn_and_shift(images: Tensor, degrees: Tensor, shifts: Tensor) -> Tensor:
         shifts: int64, 2 x N; pixels down, and to the right.
     """
     height, width = images.shape[2:]
-    down = (torch.arange(height) - shifts[0][:, None])[:, :, None]  # in the image that is turned and not yet shifted
+    down = (torch.arange(height) - shifts[0][:, None])[:, :, None]  # in the image that is rotated and not yet shifted
     right = (torch.arange(width) - shifts[1][:, None])[:, None, :]
     is_shown = (down >= 0) & (down < height) & (right >= 0) & (right < width)
     cos, sin = (part(degrees.deg2rad())[:, None, None] for part in (torch.cos, torch.sin))

@@ -1,4 +1,4 @@
-"""Detectors that judge classes first: how their scores become one order of all samples."""
+"""One order of all samples from the scores of detectors that judge classes first."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import Tensor
 from nab.errors import NabError
 
 SHARE = 0.5
-"""Of a class that may be suspected: if poison were the majority, it would be the class."""
+"""The largest share of a class that may be suspected: if poison were the majority, it would be the class."""
 
 
 def gate_classes(scores: Tensor, labels: Tensor, statistics: Tensor, is_flagged: Tensor | None = None) -> Tensor:
-    """Scores that can be compared between classes: first the most suspicious class, in its own order, then the next.
+    """Scores that can be compared between classes: the samples of the most suspicious class come first, then the next.
 
     Args:
-        scores: float, N, finite; comparable within a class only.
+        scores: float, N, finite; only those of one class can be compared.
         labels: int64, N; the observed ones.
         statistics: float, K; how suspicious each class is; NaN for one that could not be judged.
-        is_flagged: bool, K; classes that the method would have looked at; the one of highest statistic always is.
+        is_flagged: bool, K; the classes that the method suspects. The class of highest statistic always counts.
 
     Returns:
-        float32, N: within the class of rank r (0 = highest statistic) from ``-r`` (exclusive) down to ``-r - 1``, each
-        sample by its rank in the class; minus infinity for classes that are not flagged and for the less suspicious
-        half of each class, at least one sample of which is left.
+        float32, N: samples of the suspected class of rank r (0 = highest statistic) have values between ``-r`` and
+        ``-r - 1``, in the order of their scores. Minus infinity for classes that are not suspected and for the less
+        suspicious half of each class; at least one sample of a class is left.
 
     Raises:
         NabError: no class could be judged.
@@ -44,7 +44,7 @@ def gate_classes(scores: Tensor, labels: Tensor, statistics: Tensor, is_flagged:
 
 
 def mad_index(statistics: Tensor) -> Tensor:
-    """How far each class lies from the median, in robust standard deviations.
+    """The distance of each class from the median, in robust standard deviations.
 
     Args:
         statistics: float, K; NaN for a class that could not be judged.
@@ -61,5 +61,5 @@ def mad_index(statistics: Tensor) -> Tensor:
 
 
 def _median(values: Tensor) -> Tensor:
-    """The mean of the two middle ones if their number is even; torch's own takes the lower."""
+    """The median, which is the mean of the two middle values if their number is even; torch's takes the lower one."""
     return values.quantile(0.5)

@@ -1,44 +1,23 @@
-"""The latent space of the attacked model, in which poisoned samples of a class stand apart from its clean ones."""
+"""What detectors share that look at the attacked model's features, where a class's poison stands apart."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from nab.data import Dataset
 from nab.detection.gating import mad_index
 from nab.errors import NabError
 from nab.seeding import derive
-from nab.training import Context, Predictor
 
 SMALLEST = 8
-"""Samples below which a class is not judged: fewer have no covariance worth the name."""
-
-
-def attacked_model(dataset: Dataset, context: Context) -> Predictor:
-    """The network that trained on the set as it is.
-
-    Raises:
-        NabError: see `check_classes`; nothing has been trained then.
-    """
-    check_classes(dataset.labels)
-    return context.train_plainly(dataset).predictor
-
-
-def latent_features(dataset: Dataset, context: Context) -> Tensor:
-    """The attacked model's penultimate features of its own training set; float32, N x D, on the CPU.
-
-    Raises:
-        NabError: see `check_classes`.
-    """
-    return attacked_model(dataset, context).features(dataset.images).cpu()
+"""The fewest samples of a class that is judged; fewer do not show how a class varies."""
 
 
 def check_classes(labels: Tensor) -> None:
-    """What every detector that compares classes needs of int64 N ``labels``.
+    """Whether the classes of int64 N ``labels`` can be compared.
 
     Raises:
-        NabError: there is only one class, or no class has samples enough.
+        NabError: there is only one class, or no class has `SMALLEST` samples.
     """
     sizes = labels.unique(return_counts=True)[1]
     if len(sizes) < 2:
@@ -48,10 +27,10 @@ def check_classes(labels: Tensor) -> None:
 
 
 def check_finite(features: Tensor, what: str = "sample") -> None:
-    """Of float N x D ``features``.
+    """Whether float N x D ``features`` are finite.
 
     Raises:
-        NabError: a feature is not finite.
+        NabError: a feature is not; the message names the first row, as a ``what``.
     """
     is_wrong = ~features.isfinite().all(1)
     if is_wrong.any():
@@ -62,17 +41,17 @@ def check_finite(features: Tensor, what: str = "sample") -> None:
 
 
 def judged_classes(labels: Tensor, num_classes: int) -> dict[int, Tensor]:
-    """The positions of each class's samples, of classes that have at least `SMALLEST`."""
+    """The positions of the samples of every class that has at least `SMALLEST`, by label."""
     members = {label: (labels == label).nonzero().squeeze(1) for label in range(num_classes)}
     return {label: index for label, index in members.items() if len(index) >= SMALLEST}
 
 
 def principal_axes(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The directions of largest variance, which a covariance matrix has exactly: the cost is linear in n.
+    """The directions of largest variance, from the covariance matrix; the cost is linear in n.
 
     Args:
         features: float64, n x D.
-        count: how many; fewer where the others hold less than a billionth of the largest variance.
+        count: how many directions, at most. A direction with less than a billionth of the largest variance is left out.
 
     Returns:
         float64, D x k, orthonormal, and float64, k, the variances, in falling order; k is 0 if nothing varies.
@@ -84,7 +63,7 @@ def principal_axes(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def inverse_root(covariance: Tensor) -> Tensor:
-    """``S^(-1/2)`` of a symmetric float64 k x k matrix; directions without variance are left out, as in a
+    """``S^(-1/2)`` of a symmetric float64 k x k matrix. Directions without variance are left out, as in a
     pseudo-inverse."""
     values, vectors = torch.linalg.eigh(covariance)
     roots = torch.where(values > 1e-9 * values[-1].clamp_min(1e-30), values, torch.inf).rsqrt()
@@ -99,22 +78,22 @@ def two_means(values: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         seed: of the starts.
 
     Returns:
-        bool, n, the members of the smaller group (the first sample is not in it if they are equal), and float64, 2 x k,
-        the centres of the larger and of the smaller group.
+        bool, n, the members of the smaller group, and float64, 2 x k, the centers of the larger and of the smaller
+        group. If both are of one size, the group without the first sample counts as the smaller one.
     """
     from sklearn.cluster import KMeans
 
     fit = KMeans(2, n_init=10, random_state=derive(seed, "two means") % 2**32).fit(values.numpy())
-    is_one, centres = torch.from_numpy(fit.labels_ == 1), torch.from_numpy(fit.cluster_centers_)
+    is_one, centers = torch.from_numpy(fit.labels_ == 1), torch.from_numpy(fit.cluster_centers_)
     size = int(is_one.sum())
     is_one_smaller = not is_one[0] if 2 * size == len(values) else 2 * size < len(values)
-    return (is_one, centres) if is_one_smaller else (~is_one, centres.flip(0))
+    return (is_one, centers) if is_one_smaller else (~is_one, centers.flip(0))
 
 
 def stands_out(statistics: Tensor, threshold: float) -> Tensor:
     """The classes whose statistic lies above the median by more than ``threshold`` robust standard deviations.
 
-    The sources flag classes far below the median too, which says nothing against a class.
+    The sources also flag classes far below the median, although a low statistic says nothing against a class.
 
     Args:
         statistics: float, K; NaN for a class that could not be judged.

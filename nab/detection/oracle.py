@@ -1,4 +1,4 @@
-"""A detector that knows the truth, with a dial for how often it is right: for ablations only."""
+"""A detector that knows the truth and is right as often as it is told: for ablations only."""
 
 from __future__ import annotations
 
@@ -6,35 +6,36 @@ import dataclasses
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from nab.checks import check_range
 from nab.data import Dataset
-from nab.detection.base import Detector
+from nab.detection.base import Detector, Scored
+from nab.needs import Given
 from nab.seeding import stream
-from nab.training import Context
+from nab.training import Trainer
 
 
 @dataclasses.dataclass(frozen=True)
 class OracleDetector(Detector):
-    """Suspects of whom a wanted share is truly poisoned.
+    """The suspects are poisoned with a given accuracy.
 
     Attributes:
-        accuracy: that share, in [0, 1]. Exact for every detection rate as long as there are poisoned samples enough.
+        accuracy: share of the suspects that are poisoned, in [0, 1]. It is exact for every detection rate, as long as
+            there are enough poisoned samples.
     """
 
     accuracy: float = 1.0
 
     summary: ClassVar[str] = "knows the truth; the share of suspects that are poisoned can be set"
     source: ClassVar[str] = "ablations"
-    is_oracle: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"truth"})
 
     def __post_init__(self) -> None:
         check_range("accuracy", self.accuracy, 0, 1)
 
-    def score(self, dataset: Dataset, context: Context) -> Tensor:
-        is_poisoned = context.require_truth("detector 'oracle'").is_poisoned
-        generator = stream(context.seed, "oracle detector")
+    def score(self, dataset: Dataset, trainer: Trainer, given: Given) -> Scored:
+        is_poisoned = given.require_truth().is_poisoned
+        generator = stream(trainer.seed, "oracle detector")
         poisoned, clean = (
             members[torch.randperm(len(members), generator=generator)]
             for members in (is_poisoned.nonzero().squeeze(1), (~is_poisoned).nonzero().squeeze(1))
@@ -49,4 +50,4 @@ class OracleDetector(Detector):
         order[~is_taken] = torch.cat([clean, poisoned[len(ranks) :]])
         scores = torch.empty(len(dataset))
         scores[order] = torch.arange(len(dataset), 0, -1, dtype=torch.float32)
-        return scores
+        return Scored(scores)

@@ -1,4 +1,4 @@
-"""A detector that guesses: what ablations of the detector start from."""
+"""A detector that guesses, for ablations."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import dataclasses
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from nab.data import Dataset
-from nab.detection.base import Detector
+from nab.detection.base import Detector, Scored
+from nab.needs import Given
 from nab.seeding import stream
-from nab.training import Context
+from nab.training import Trainer
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomDetector(Detector):
-    """Samples in random order, without ties. Of the suspects, about as many are poisoned as of all samples."""
+    """A random order without ties. The share of poison among the suspects is about that among all samples."""
 
     summary: ClassVar[str] = "guesses: the lower bound for a detector"
     source: ClassVar[str] = "ablations"
 
-    def score(self, dataset: Dataset, context: Context) -> Tensor:
-        return torch.randperm(len(dataset), generator=stream(context.seed, "random detector")).float()
+    def score(self, dataset: Dataset, trainer: Trainer, given: Given) -> Scored:
+        return Scored(torch.randperm(len(dataset), generator=stream(trainer.seed, "random detector")).float())

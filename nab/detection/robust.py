@@ -12,43 +12,45 @@ from torch import Tensor
 from nab.detection.latent import inverse_root
 
 Tail = Literal["remaining", "passed"]
-"""What the filter compares with the tail that normal data would have: the share of samples that still lie beyond a
-value, or the share that lies below it."""
+"""What the filter compares with the tail of normal data: the share of samples that lie beyond a value
+(``"remaining"``), or the share that lies below it (``"passed"``)."""
 
 CONSTANT = 10
-"""In the bounds on a sample's norm and on the fourth moment; the paper only says that there is one."""
+"""A factor of the bounds on a sample's norm and on the fourth moment. The paper does not give its value."""
 
 CONFIDENCE = 0.1
 """The paper's tau, the probability with which the filter may fail."""
 
 SHIFT = 3
-"""How far below the value that triggers the filter samples are removed."""
+"""How far below the value that triggers the filter the removed samples begin."""
 
 ROUNDS = 20
-"""Upper bound on the number of times that the fourth moment is computed."""
+"""Rounds in which as few samples are removed as the tail test names, and rounds in which more are; see
+`filter_covariance`."""
 
 
 def filter_covariance(values: Tensor, share: float, limit: int, *, tail: Tail = "remaining") -> Tensor:
     """The samples whose covariance is that of the uncorrupted ones.
 
-    While the data is too heavy-tailed to be normal, in the sense that some quadratic form of it varies too much, the
-    samples far out in that quadratic form are removed.
+    Normal data has quadratic forms of a known variance. While some quadratic form varies more than that, the samples
+    that lie far out in it are removed.
+
+    The first 20 rounds remove what the tail test names, as the authors' code does. That code goes on until no quadratic
+    form varies too much, which may take hundreds of rounds. Here every later round removes at least a twentieth of the
+    limit, so that there are 40 rounds at most.
 
     Args:
-        values: float64, n x k, centred.
+        values: float64, n x k, centered.
         share: of corrupted samples, in (0, 1).
         limit: how many samples may be removed, less than n.
         tail: see `Tail`.
 
     Returns:
-        bool, n: who is kept.
-
-    One difference from public implementations, which remove a few samples at a time: each time at least a twentieth of
-    the limit goes, so that the cost stays linear in n.
+        bool, n: the samples that are kept.
     """
     kept = torch.arange(len(values))
     bound = 1 + CONSTANT * share * math.log(1 / share) ** 2
-    left, form = limit, None
+    left, form, rounds = limit, None, 0
     while left > 0:
         whitened = values[kept] @ inverse_root(values[kept].T @ values[kept] / len(kept))
         norms = whitened.square().sum(1)
@@ -63,7 +65,9 @@ def filter_covariance(values: Tensor, share: float, limit: int, *, tail: Tail = 
             count = _removed(suspicion, share, tail)
             if count == 0:
                 break
-            count = max(count, math.ceil(limit / ROUNDS))
+            if rounds >= ROUNDS:
+                count = max(count, math.ceil(limit / ROUNDS))
+            rounds += 1
         count = min(count, left)
         kept = kept[suspicion.argsort(stable=True)[: len(kept) - count].sort().values]
         left -= count
@@ -73,7 +77,7 @@ def filter_covariance(values: Tensor, share: float, limit: int, *, tail: Tail = 
 
 
 def _removed(suspicion: Tensor, share: float, tail: Tail) -> int:
-    """How many samples lie beyond the first value at which there are more of them than normal data would have."""
+    """How many samples lie beyond the first value beyond which normal data would have fewer samples."""
     ordered = suspicion.sort().values
     beyond = ordered - SHIFT
     expected = 3 * share / (beyond * beyond.log()).square()
@@ -85,20 +89,20 @@ def _removed(suspicion: Tensor, share: float, tail: Tail) -> int:
 
 
 def top_fourth_moment(whitened: Tensor, start: Tensor | None = None) -> tuple[float, Tensor]:
-    """The quadratic form of norm 1 that varies most over samples of covariance one; 2 is what it does on normal data.
+    """The quadratic form of norm 1 that varies most over samples of covariance one. On normal data its variance is 2.
+
+    It is the first eigenvector of the k^2 x k^2 matrix of fourth moments, minus the identity's. Power iteration needs
+    only the products of that matrix, which are taken in float32: this is twice as fast as float64, and exact enough.
 
     Args:
         whitened: float64, n x k.
         start: a guess, for example the last answer; float64, k x k.
 
     Returns:
-        its variance, to about a percent, and the form, float64, k x k, symmetric, of Frobenius norm 1.
-
-    The k^2 x k^2 matrix of fourth moments, less the identity's, is never made: power iteration needs its products only.
-    These are taken in float32, which is twice as fast and exact enough for a percent.
+        the variance, to about a percent, and the form, float64, k x k, symmetric, of Frobenius norm 1.
     """
     whitened = whitened.float()
-    if start is None:  # the form of the sample that stands furthest out
+    if start is None:  # the form of the sample that lies furthest out
         extreme = whitened[whitened.square().sum(1).argmax()]
         start = torch.outer(extreme, extreme)
     form, variance = (start / start.norm()).float(), 0.0

@@ -1,8 +1,8 @@
 """SCAn (Tang, Wang, Tang, Zhang, "Demon in the Variant: Statistical Analysis of DNNs for Robust Backdoor Contamination
 Detection", USENIX Security 2021).
 
-How samples vary within a class is learned from verified data. If the samples of a class look like two groups under that
-variation, rather than one, the class is contaminated.
+The variation of samples within a class is learned from verified data. A class is contaminated if that variation
+explains its samples better as two groups than as one.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from torch import Tensor
 
 from nab.checks import check_positive, check_range
 from nab.data import Dataset
-from nab.detection.base import Detector
+from nab.detection.base import Detector, Scored
 from nab.detection.gating import gate_classes
 from nab.detection.latent import (
-    attacked_model,
     check_classes,
     check_finite,
     inverse_root,
@@ -29,8 +28,9 @@ from nab.detection.latent import (
     two_means,
 )
 from nab.errors import NabError
+from nab.needs import Given
 from nab.seeding import derive
-from nab.training import Context
+from nab.training import Trainer
 
 ITERATIONS = 100
 TOLERANCE = 1e-5
@@ -38,19 +38,19 @@ TOLERANCE = 1e-5
 
 @dataclasses.dataclass(frozen=True)
 class SCAn(Detector):
-    """The score is by how much a sample is nearer to the suspicious group of its class than to the other.
+    """The score is how much nearer a sample lies to the suspicious group of its class than to the other group.
 
     Attributes:
-        components: principal components that are kept of the features, at least 1. The covariance within classes has to
-            be learned from the verified data, so there are never more than half as many as these have samples beyond
-            one per class. The public ports keep all and use a pseudo-inverse, whose largest entries are then noise.
-        threshold: a class is looked at if its statistic lies above the median by more robust standard deviations than
-            this, above 0; the class that comes first always is. e^2 is the published value, backdoor-toolbox has e.
+        components: principal components of the features that are kept, at least 1. The covariance within classes is
+            learned from the verified data. If these have m samples more than classes, at most m / 2 components are
+            kept. The public ports keep all and use a pseudo-inverse, whose largest entries are then noise.
+        threshold: a class is suspected if its statistic lies above the median by more robust standard deviations than
+            this, above 0; the class of highest statistic always is. e^2 is the published value; backdoor-toolbox has e.
 
-    Three differences from the public ports. The estimate for a class of one group is the posterior mean; they leave out
-    a factor there that they have in the global model, without which it does not tend to the mean of many samples. Only
-    an unusually high statistic speaks against a class; they flag low ones too. The two groups are found by 2-means from
-    ten starts, which is the same likelihood climbed more often.
+    There are three differences from the public ports. First, the estimate for a class of one group is the posterior
+    mean. The ports have that in the global model, but leave out a factor when they inspect a class, and their estimate
+    does not tend to the mean of many samples. Second, the ports also flag classes of unusually low statistic. Third,
+    the two groups are found by 2-means from ten starts, which climbs the same likelihood more often.
     """
 
     components: int = 64
@@ -59,16 +59,19 @@ class SCAn(Detector):
     summary: ClassVar[str] = "a class whose features are two groups, under the variation learned from verified data"
     source: ClassVar[str] = "Tang et al. 2021"
     judges_classes: ClassVar[bool] = True
-    needs_verified: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"verified", "attacked model"})
 
     def __post_init__(self) -> None:
         check_positive("components", self.components)
         check_range("threshold", self.threshold, 0, math.inf, include_low=False, include_high=False)
 
-    def score(self, dataset: Dataset, context: Context) -> Tensor:
-        verified = context.require_verified("detector 'scan'", dataset)
-        _check_verified(verified.labels)
-        predictor = attacked_model(dataset, context)
+    def check(self, dataset: Dataset, verified: Dataset | None = None) -> None:
+        check_classes(dataset.labels)
+        if verified is not None:
+            _check_verified(verified.labels)
+
+    def score(self, dataset: Dataset, trainer: Trainer, given: Given) -> Scored:
+        predictor, verified = given.require_attacked().predictor, given.require_verified()
         scores, statistics = scan_scores(
             predictor.features(dataset.images).cpu(),
             dataset.labels,
@@ -76,10 +79,10 @@ class SCAn(Detector):
             verified.labels,
             dataset.num_classes,
             components=self.components,
-            seed=derive(context.seed, "scan"),
+            seed=derive(trainer.seed, "scan"),
         )
-        context.notes["scan_statistics"] = statistics
-        return gate_classes(scores, dataset.labels, statistics, stands_out(statistics, self.threshold))
+        gated = gate_classes(scores, dataset.labels, statistics, stands_out(statistics, self.threshold))
+        return Scored(gated, {"statistics": statistics})
 
 
 def scan_scores(
@@ -101,16 +104,15 @@ def scan_scores(
         verified_labels: int64, n.
         num_classes: K.
         components: see `SCAn`.
-        seed: of the starts of 2-means.
+        seed: draws the starts of 2-means.
 
     Returns:
-        float32, N: ``2 x^T F (u1 - u2)`` with ``u1`` the mean of the group that holds fewer verified samples (the
-        smaller one if they hold as many), zero in classes that were not judged; float32, K: the statistic ``J``, NaN
+        float32, N: ``2 x^T F (u1 - u2)``, zero in classes that were not judged. ``u1`` is the mean of the group that
+        holds fewer verified samples, or of the smaller group if both hold as many. float32, K: the statistic ``J``, NaN
         for a class of too few samples.
 
     Raises:
-        NabError: see `check_classes` and `check_finite`; also if there are too few verified samples, or features never
-            vary.
+        NabError: see `check_classes` and `check_finite`; or there are too few verified samples, or features never vary.
     """
     check_classes(labels)
     check_finite(features)
@@ -119,28 +121,28 @@ def scan_scores(
     axes, _ = principal_axes(features.double(), min(components, spare // 2))
     if axes.shape[1] == 0:
         raise NabError("expected features that differ between samples, got the same for all")
-    centre = verified_features.double().mean(0)
-    values, known = (features.double() - centre) @ axes, (verified_features.double() - centre) @ axes
+    center = verified_features.double().mean(0)
+    values, known = (features.double() - center) @ axes, (verified_features.double() - center) @ axes
     between, within = fit_variation(known, verified_labels, num_classes)
     root = inverse_root(within)
     scores, statistics = torch.zeros(len(labels)), torch.full((num_classes,), math.nan)
     for label, members in judged_classes(labels, num_classes).items():
         own, own_known = values[members] @ root, known[verified_labels == label] @ root
-        is_second, centres = two_means(own, derive(seed, f"class {label}"))
-        holds = torch.cdist(own_known, centres).argmin(1).bincount(minlength=2)
-        direction = centres[1] - centres[0] if holds[1] <= holds[0] else centres[0] - centres[1]
+        is_second, centers = two_means(own, derive(seed, f"class {label}"))
+        holds = torch.cdist(own_known, centers).argmin(1).bincount(minlength=2)
+        direction = centers[1] - centers[0] if holds[1] <= holds[0] else centers[0] - centers[1]
         scores[members] = (2 * own @ direction).float()
         mean = class_mean(values[members].sum(0), len(members), between, within) @ root
-        split = (own - centres[is_second.long()]).square().sum(1)
+        split = (own - centers[is_second.long()]).square().sum(1)
         statistics[label] = ((own - mean).square().sum(1) - split).mean()
     return scores, statistics
 
 
 def fit_variation(values: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """The covariance of class means and the covariance within classes, by expectation and maximisation.
+    """The covariance of class means and the covariance within classes, by expectation and maximization.
 
     Args:
-        values: float64, n x k, centred.
+        values: float64, n x k, centerd.
         labels: int64, n.
         num_classes: K.
 
@@ -162,25 +164,25 @@ def fit_variation(values: Tensor, labels: Tensor, num_classes: int) -> tuple[Ten
 
 
 def class_mean(total: Tensor, count: int, between: Tensor, within: Tensor) -> Tensor:
-    """The posterior mean of a class, ``S_u (n S_u + S_e)^+`` times the sum of its samples: shrunk towards zero.
+    """The posterior mean of a class, ``S_u (n S_u + S_e)^+`` times the sum of its samples: a mean shrunk towards zero.
 
-    The same as ``S_e (n S_u + S_e)^+ S_u S_e^+``, in which form the paper has it, where the inverses exist.
+    The paper writes the factor as ``S_e (n S_u + S_e)^+ S_u S_e^+``, which is the same if the inverses exist.
     """
     shrunk: Tensor = between @ torch.linalg.pinv(count * between + within, hermitian=True) @ total
     return shrunk
 
 
 def _covariances(values: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the means and of the rest, over samples."""
+    """The covariances of the samples' means and of what is left, k x k each."""
     size = values.shape[1]
     return torch.cov(means.T).reshape(size, size), torch.cov((values - means).T).reshape(size, size)
 
 
 def _check_verified(labels: Tensor) -> int:
-    """How many verified samples there are beyond one per class.
+    """How many verified samples there are more than classes.
 
     Raises:
-        NabError: there are too few to learn anything from.
+        NabError: there are too few to learn a variation from.
     """
     count, classes = len(labels), len(labels.unique())
     if classes < 2 or count - classes < 4:

@@ -1,7 +1,7 @@
 """SPECTRE (Hayase, Kong, Somani, Oh, "SPECTRE: Defending Against Backdoor Attacks Using Robust Statistics", ICML 2021).
 
-A class's features are whitened with a covariance estimated robustly, as if from the clean samples alone. What then
-still varies more than it should is poison, also where it hides in directions of little variance.
+A class's features are whitened with a robust estimate of the covariance of its clean samples. Directions that still
+vary too much are those of poison, even if they were directions of little variance before.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from torch import Tensor
 
 from nab.checks import check_choice, check_positive, check_range
 from nab.data import Dataset
-from nab.detection.base import Detector
+from nab.detection.base import Detector, Scored
 from nab.detection.gating import gate_classes
 from nab.detection.latent import (
     check_classes,
     check_finite,
     inverse_root,
     judged_classes,
-    latent_features,
     principal_axes,
 )
 from nab.detection.robust import Tail, filter_covariance
+from nab.needs import Given
 from nab.seeding import stream
-from nab.training import Context
+from nab.training import Trainer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,21 +35,26 @@ class SPECTRE(Detector):
     """The score is the quantum entropy (QUE) score of a sample's robustly whitened features.
 
     Attributes:
-        rate: share of the training set that is taken to be poison, all of it in one class, in (0, 1). Within a class
-            the budget is at most a third of the samples, and a tenth of a class of less than 500.
-        components: principal components that are kept of a class's features, at least 1; less than half the samples.
-        alpha: how much the score looks at the directions of most variance alone; 0 is the norm, infinity one direction.
+        rate: share of the training set that is taken to be poison, all of it in one class, in (0, 1). The budget of a
+            class is at most a third of its samples, and at most a tenth if these are fewer than 500.
+        components: principal components of a class's features that are kept, at least 1; at most half as many as the
+            class has samples.
+        alpha: how much the directions of most variance count, 0 to 1,000. At 0 all count alike, at infinity one alone.
         tail: how the covariance filter reads its tail test. ``"remaining"`` compares the share of samples beyond a
-            value with what normal data would have, as the filter's paper does, and BackdoorBench; ``"passed"`` the
-            share below it, as the authors' code does, which then removes the outermost samples whatever they look like.
-            The former leaves a tight group of poison in place if it is more than a fiftieth or so of the class.
+            value with that of normal data, as the filter's paper and BackdoorBench do. It leaves a tight group of
+            poison in place if the group is more than about a fiftieth of the class. ``"passed"`` compares the share
+            below the value, as the authors' code does, and removes the outermost samples whatever they look like.
 
-    Defaults are BackdoorBench's, 64 components and the authors' alpha. The sources set the budget from the true number
-    of poisoned samples, which nobody knows; 0.05 is the share that NAB suspects. The authors' code analyses the target
-    class, which must be told; BackdoorBench names suspects in all classes, and backdoor-toolbox in the one of largest
-    QUE. But QUE grows as a class gets smaller, poisoned or not; so here it is the class whose QUE is largest in units
-    of the QUE of as many normal samples, which is ours. The exponential in QUE is that of a matrix, as in the authors'
-    code; in both ports it is that of each entry, which has no such meaning.
+    Defaults are BackdoorBench's: 64 components (the authors take 100), and the authors' alpha. There are four
+    differences from the sources.
+
+    - They set the budget from the true number of poisoned samples, which a defender does not know. 0.05 is the share
+      that NAB suspects.
+    - The authors' code filters the target class, which must be known; BackdoorBench filters all classes, and
+      backdoor-toolbox that of largest QUE. QUE grows as a class gets smaller, poisoned or not. Here the class is
+      suspected whose QUE is largest in units of the QUE of as many normal samples, which is this library's choice.
+    - The exponential in QUE is that of a matrix, as in the authors' code. Both ports take it entry by entry.
+    - The covariance filter has a limited number of rounds; see `nab.detection.robust.filter_covariance`.
     """
 
     rate: float = 0.05
@@ -59,7 +64,7 @@ class SPECTRE(Detector):
 
     summary: ClassVar[str] = "what still varies too much in a class's features after robust whitening is poison"
     source: ClassVar[str] = "Hayase et al. 2021"
-    version: ClassVar[int] = 2
+    needs: ClassVar[frozenset[str]] = frozenset({"attacked model"})
     judges_classes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -68,20 +73,21 @@ class SPECTRE(Detector):
         check_range("alpha", self.alpha, 0, 1000)
         check_choice("tail", self.tail, ("remaining", "passed"))
 
-    def score(self, dataset: Dataset, context: Context) -> Tensor:
-        features = latent_features(dataset, context)
+    def check(self, dataset: Dataset, verified: Dataset | None = None) -> None:
+        check_classes(dataset.labels)
+
+    def score(self, dataset: Dataset, trainer: Trainer, given: Given) -> Scored:
         scores, statistics = spectre_scores(
-            features,
+            given.require_attacked().predictor.features(dataset.images).cpu(),
             dataset.labels,
             dataset.num_classes,
             rate=self.rate,
             components=self.components,
             alpha=self.alpha,
             tail=self.tail,
-            generator=stream(context.seed, "spectre"),
+            generator=stream(trainer.seed, "spectre"),
         )
-        context.notes["spectre_statistics"] = statistics
-        return gate_classes(scores, dataset.labels, statistics)
+        return Scored(gate_classes(scores, dataset.labels, statistics), {"statistics": statistics})
 
 
 def spectre_scores(
@@ -118,7 +124,7 @@ def spectre_scores(
     check_finite(features)
     scores, statistics = torch.zeros(len(labels)), torch.full((num_classes,), math.nan)
     generator = generator or torch.Generator().manual_seed(0)
-    usual: dict[tuple[int, int], float] = {}  # classes of one size are compared with the same samples
+    usual: dict[tuple[int, int], float] = {}  # classes of one size are compared with the same normal samples
     for label, members in judged_classes(labels, num_classes).items():
         own = features[members].double()
         axes, _ = principal_axes(own, min(components, len(own) // 2))
@@ -135,7 +141,7 @@ def spectre_scores(
 def _usual_entropy(
     size: tuple[int, int], poisoned: float, alpha: float, tail: Tail, generator: torch.Generator
 ) -> float:
-    """The QUE of a class of n x k independent normal values; of small classes, the mean over several."""
+    """The QUE of n x k independent normal values; for small n, the mean over several draws."""
     found = []
     for _ in range(max(1, 2000 // size[0])):
         noise = torch.randn(size, dtype=torch.float64, generator=generator)
@@ -144,7 +150,7 @@ def _usual_entropy(
 
 
 def budget(size: int, poisoned: float) -> float:
-    """How many samples of a class of ``size`` are taken to be poison if ``poisoned`` of the whole set are."""
+    """How many samples of a class of ``size`` are taken to be poison, if so many of the whole set are."""
     poisoned = min(poisoned, 0.33 * size)
     return 0.1 * size if poisoned == 0 or (size < 500 and poisoned > 0.1 * size) else poisoned
 
@@ -156,10 +162,10 @@ def dimensions(components: int) -> list[int]:
 
 
 def score_class(values: Tensor, poisoned: float, alpha: float, tail: Tail) -> tuple[Tensor, float]:
-    """The QUE scores of a class and its QUE, from the number of components that makes the latter largest.
+    """The QUE scores of a class and its QUE, with as many components as make the QUE largest.
 
     Args:
-        values: float64, n x k, principal components in falling order of variance, centred.
+        values: float64, n x k, principal components in falling order of variance, centered.
         poisoned: how many samples are taken to be poison, less than a third.
         alpha: see `SPECTRE`.
         tail: see `SPECTRE`.
@@ -184,10 +190,11 @@ def score_class(values: Tensor, poisoned: float, alpha: float, tail: Tail) -> tu
 
 
 def quantum_entropy(whitened: Tensor, alpha: float) -> tuple[Tensor, float]:
-    """QUE scores, ``h^T Q h`` with ``Q = expm(alpha (S - I) / (|S| - 1))`` of trace one, and their mean ``tr(S Q)``.
+    """QUE scores ``h^T Q h`` and their mean ``tr(S Q)``, where ``Q`` is ``expm(alpha (S - I) / (|S| - 1))``, scaled to
+    trace one.
 
-    ``Q`` has the eigenvectors of the covariance ``S``, so the matrix exponential is one of eigenvalues; the trace of
-    one makes them a softmax.
+    ``Q`` has the eigenvectors of the covariance ``S``. The exponential is taken of the eigenvalues, and the trace of
+    one makes it a softmax.
 
     Args:
         whitened: float64, n x k.

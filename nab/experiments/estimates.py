@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-from nab.experiments.config import Method, RunConfig
+from nab.experiments.config import RunConfig
 from nab.experiments.result import RunResult
 
 
 class Estimates:
-    """Seconds of runs by their kind; the most similar ones that have finished decide.
+    """How many seconds a run will take, from the most similar runs that have finished.
 
-    What a run costs depends on which of its stages others have left in the cache: what counts is what similar ones
-    took, not what they would have taken alone.
+    The time depends on which of a run's stages other runs have left in the cache. So the estimate is the wall time of
+    similar runs, not the cost of their stages.
 
     Args:
         results: finished runs.
-        device: ``"cpu"`` or ``"cuda"``; runs on the other one say nothing. None: all count.
-        name: of the processor or GPU; among equally similar runs, those on this one are asked first.
+        device: ``"cpu"`` or ``"cuda"``; runs on another device are left out. None: all count.
+        name: of the processor or GPU; among equally similar runs, those on this one come first.
     """
 
     def __init__(self, results: Iterable[RunResult] = (), device: str | None = None, name: str | None = None) -> None:
@@ -27,13 +29,19 @@ class Estimates:
         self._name = name
         for result in results:
             if device in (None, result.device["type"]):
-                self.add(result.config, result.seconds, result.device["name"])
+                self.add(result.settings, result.wall_seconds, result.device["name"])
 
-    def add(self, config: RunConfig, seconds: Mapping[str, float], name: str | None = None) -> None:
-        """Count a finished run, given its result's ``seconds`` and on what it ran; by default, as the next will."""
-        for kind in _kinds(config):
+    def add(self, settings: Mapping[str, Any], seconds: float, name: str | None = None) -> None:
+        """Count a finished run.
+
+        Args:
+            settings: `RunConfig.settings`.
+            seconds: its wall time.
+            name: of the processor or GPU that it ran on; by default the one that was named to this object.
+        """
+        for kind in _kinds(settings):
             for where in {name or self._name, None}:
-                self._seconds[where, kind].append(seconds.get("passed", seconds["total"]))
+                self._seconds[where, kind].append(seconds)
 
     def expected(self, config: RunConfig) -> float | None:
         """The mean over the most similar finished runs; None if none is similar."""
@@ -45,22 +53,17 @@ class Estimates:
         return max(self._similar(config), default=None)
 
     def _similar(self, config: RunConfig) -> list[float]:
-        wanted = [(where, kind) for kind in _kinds(config) for where in (self._name, None)]
+        wanted = [(where, kind) for kind in _kinds(config.settings) for where in (self._name, None)]
         return next((self._seconds[key] for key in wanted if key in self._seconds), [])
 
 
-def _kinds(config: RunConfig) -> list[tuple[object, ...]]:
-    """What makes runs take equally long, from narrow to wide."""
-    encoder = _spelled(config.encoder)
-    training = (config.dataset, config.train_size, config.model, config.width, config.recipe, encoder)
-    methods = tuple(_spelled(method) for method in (config.defense, config.detector, config.labeler))
+def _kinds(settings: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Keys of a run, from narrow to wide; runs with a common key take about equally long."""
+    said = {name: json.dumps(value, sort_keys=True) for name, value in settings.items()}
+    training = tuple(said[name] for name in ("dataset", "model", "recipe", "encoder"))
+    methods = tuple(said[name] for name in ("defense", "detector", "labeler"))
     return [
-        (training, methods, _spelled(config.attack), config.poison_rate),
-        (training, methods),
-        (training, config.defense.name),
+        (*training, *methods, said["attack"], said["poison_rate"]),
+        (*training, *methods),
+        (*training, str(settings["defense"]["name"])),
     ]
-
-
-def _spelled(method: Method | None) -> str:
-    """With every hyper-parameter: one of them may be the number of epochs."""
-    return "" if method is None else method.model_dump_json()

@@ -1,4 +1,4 @@
-"""`Meter`: memory and energy of a block of work, as far as the machine tells."""
+"""`Meter`: memory and energy of a block of work, as far as the machine reports them."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ _POWERCAP = Path("/sys/class/powercap")
 
 
 class Meter:
-    """Measures from when it is made.
+    """Measures memory and energy from the moment it is made.
 
     Args:
-        device: the one that trains.
+        device: the device that trains.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        release_freed_memory()  # what earlier work left is not of this one
+        release_freed_memory()  # else memory that earlier work freed would count
         with contextlib.suppress(OSError):
-            _RESET_PEAK.write_text("5")  # the kernel's word for: forget the peak so far
+            _RESET_PEAK.write_text("5")  # tells the kernel to forget the peak so far
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         self._energy = _energy(device)
 
     def peak_memory_mb(self) -> dict[str, float]:
-        """MiB of the process (``host``; since it began, where the kernel cannot forget) and on the GPU (``device``)."""
+        """MiB: the highest of the process (``host``) and on the GPU (``device``). Where the kernel cannot forget an
+        earlier peak, ``host`` is the highest since the process began."""
         peaks = {"host": _peak_of_process()}
         if self._device.type == "cuda":
             peaks["device"] = torch.cuda.max_memory_allocated(self._device) / 2**20
         return peaks
 
     def energy_joules(self) -> dict[str, float]:
-        """Joules of all processors (``host``, RAPL) and of the GPU (``device``, NVML); empty where neither tells."""
+        """Joules of all processors (``host``, from RAPL) and of the GPU (``device``, from NVML), each left out where it
+        cannot be read."""
         now = _energy(self._device)
         return {name: now[name] - before for name, before in self._energy.items() if now.get(name, 0.0) >= before}
 

@@ -8,6 +8,7 @@ import datetime
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,10 +21,10 @@ from safetensors.torch import load, save
 from nab.digest import bytes_digest, describe, digest
 from nab.errors import ConfigError
 from nab.experiments.locks import only_one
-from nab.experiments.result import describe_maker
+from nab.experiments.provenance import describe_maker
 from nab.files import write_whole
 from nab.paths import place, stages_place
-from nab.training import Output
+from nab.training import Cost, Output
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -43,11 +44,11 @@ class Entry:
     """One kept output.
 
     Attributes:
-        stage: its name.
+        stage: the name of its folder, which is the stage's with dashes in place of spaces.
         key: 32 hexadecimal digits.
         size: bytes.
         used: when it was last written or read, in seconds since 1970 (at an address: written).
-        record: the JSON file; the tensors lie beside it.
+        record: the JSON file. The tensors lie beside it.
     """
 
     stage: str
@@ -58,10 +59,11 @@ class Entry:
 
     @property
     def tensors(self) -> Path | UPath:
+        """The safetensors file."""
         return self.record.with_suffix(".safetensors")
 
     def remove(self) -> None:
-        """Delete it; the record goes first, since without it nothing counts as kept."""
+        """Delete both files; the record goes first, since without it nothing counts as kept."""
         self.record.unlink(missing_ok=True)
         self.tensors.unlink(missing_ok=True)
 
@@ -69,23 +71,26 @@ class Entry:
 class StageCache:
     """Keeps outputs of stages: tensors as safetensors, everything else in a JSON record beside them.
 
-    Called as a `nab.training.Keeper`. What is found is checked against its checksum; what is damaged is told and made
-    again. Of several processes that want the same output one makes it and the others wait.
+    It is called as a `nab.training.Keeper`. An output that is found is checked against its checksum. A damaged one is
+    told and made again. If several processes want the same output, one makes it and the others wait.
 
     Args:
         where: a folder or an fsspec address; `nab.paths.stages_place` by default.
-        limit: bytes; the outputs that were not used for the longest time are deleted when there are more. By default
-            ``NAB_CACHE_LIMIT``, else `LIMIT`.
+        limit: bytes. When there are more, the outputs that were not used for the longest time are deleted. By default
+            the environment variable ``NAB_CACHE_LIMIT``, else `LIMIT`.
+
+    Raises:
+        ConfigError: the folder or address cannot be used, or the limit is no number.
     """
 
-    def __init__(self, where: str | Path | None = None, *, limit: int | None = None) -> None:
-        self.where = stages_place() if where is None else place(where)
+    def __init__(self, where: str | Path | UPath | None = None, *, limit: int | None = None) -> None:
+        self.where = stages_place() if where is None else place(where, "stages folder")
         self.limit = _limit() if limit is None else limit
 
     def __call__(self, stage: str, inputs: Mapping[str, Any], make: Callable[[], Output]) -> Output:
         described = {"stage": stage, **describe(dict(inputs))}
         key = digest(described)
-        record = self.where / stage.replace(" ", "-") / f"{key}.json"
+        record = self.where / _folder(stage) / f"{key}.json"
         found = self._read(record, tells=False)
         if found is not None:
             return found
@@ -98,7 +103,7 @@ class StageCache:
             found = self._read(record)  # another process may have made it meanwhile
             if found is not None:
                 return found
-            output = dataclasses.replace(make(), key=key)
+            output = make()
             self._write(record, described, output)
             return output
 
@@ -121,7 +126,8 @@ class StageCache:
         return sum(entry.size for entry in self._entries())
 
     def prune(self, limit: int | None = None) -> list[Entry]:
-        """Delete what was not used for the longest time until at most ``limit`` bytes are left; what was deleted."""
+        """Delete what was not used for the longest time, until at most ``limit`` bytes are left. Returns what was
+        deleted."""
         entries, removed = self.entries(), []
         excess = sum(entry.size for entry in entries) - (self.limit if limit is None else limit)
         for entry in entries:
@@ -134,15 +140,15 @@ class StageCache:
         return removed
 
     def clear(self, stage: str | None = None) -> list[Entry]:
-        """Delete everything, or all outputs of one stage; what was deleted."""
-        removed = [entry for entry in self._entries() if stage in (None, entry.stage, entry.stage.replace("-", " "))]
+        """Delete everything, or all outputs of one stage. Returns what was deleted."""
+        removed = [entry for entry in self._entries() if stage is None or entry.stage == _folder(stage)]
         for entry in removed:
             entry.remove()
         self._sweep()
         return removed
 
     def _sweep(self) -> None:
-        """Delete what killed processes left: tensors without a record, and unfinished files, of an hour ago."""
+        """Delete what killed processes left an hour ago or earlier: tensors without a record, and unfinished files."""
         if not isinstance(self.where, Path):
             return  # at an address nothing is unfinished
         left = [path for path in self.where.glob("*/*.safetensors") if not path.with_suffix(".json").exists()]
@@ -152,21 +158,15 @@ class StageCache:
                     path.unlink()
 
     def _read(self, path: Path | UPath, *, tells: bool = True) -> Output | None:
-        """What is kept there; None if nothing is, or what is there is damaged, which it ``tells`` if asked to."""
+        """What is kept under ``path``; None if there is nothing, or if it is damaged. ``tells``: whether damage is
+        logged."""
         tensors = path.with_suffix(".safetensors")
         try:
             record, data = json.loads(path.read_bytes()), tensors.read_bytes()
             if record["checksum"] != _checksum(record, data):
                 raise ValueError("its checksum is another one")
-            output = Output(
-                tensors=load(data),
-                values=record["values"],
-                seconds=record["seconds"],
-                within=record.get("within", {}),
-                key=path.stem,
-                is_found=True,
-                maker=record.get("maker", {}),
-            )
+            costs = {key: Cost(**cost) for key, cost in record["costs"].items()}
+            output = Output(tensors=load(data), values=record["values"], costs=costs, is_found=True)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
@@ -183,13 +183,16 @@ class StageCache:
         data = save(
             {name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in output.tensors.items()}
         )
+        maker = describe_maker()
+        costs = {
+            key: {"stage": cost.stage, "seconds": cost.seconds, "maker": dict(cost.maker) or maker}
+            for key, cost in output.costs.items()
+        }
         record = {
             "inputs": described,
             "values": dict(output.values),
-            "seconds": output.seconds,
-            "within": dict(output.within),
+            "costs": costs,
             "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "maker": describe_maker(),
         }
         record["checksum"] = _checksum(record, data)
         try:
@@ -200,9 +203,14 @@ class StageCache:
             log.warning("%s cannot be written (%s): the stage will be made again next time", path, error)
 
 
+def _folder(stage: str) -> str:
+    """The folder of a stage: its name, with dashes in place of what not every file system takes."""
+    return re.sub(r"[^A-Za-z0-9().]+", "-", stage)[:80].strip(".") or "-"
+
+
 def _checksum(record: Mapping[str, Any], data: bytes) -> str:
     """Of the tensors' file and of what the record says."""
-    said = {name: record[name] for name in ("inputs", "values", "seconds", "within") if name in record}
+    said = {name: record[name] for name in ("inputs", "values", "costs") if name in record}
     return bytes_digest(json.dumps(said, sort_keys=True).encode(), data)
 
 

@@ -52,9 +52,9 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual network of four stages; the classifier is named ``linear``.
+    """A residual network of four stages; it follows the `nab.models.Network` protocol.
 
-    Input: float N x ``channels`` x H x W, normalised. Output: logits, float N x ``num_classes``.
+    Input: float, N x ``channels`` x H x W, normalized. Output: logits, float, N x ``num_classes``.
     """
 
     def __init__(
@@ -67,27 +67,33 @@ class ResNet(nn.Module):
         width: int = 64,
     ) -> None:
         super().__init__()
-        self.width = width
-        self.stem = _conv_bn(channels, width, 3)
+        self.stem = nn.Sequential(*_conv_bn(channels, width, 3), nn.ReLU(inplace=True))
         stages: list[nn.Module] = []
         inputs = width
         for stage, depth in enumerate(depths):
             planes = width * 2**stage
+            parts: list[nn.Module] = []
             for position in range(depth):
                 stride = 2 if stage > 0 and position == 0 else 1
-                stages.append(block(inputs, planes, stride))
+                parts.append(block(inputs, planes, stride))
                 inputs = planes * block.expansion
+            stages.append(nn.Sequential(*parts))
         self.stages = nn.Sequential(*stages)
-        self.linear = nn.Linear(inputs, num_classes)
+        self.classifier = nn.Linear(inputs, num_classes)
 
-    def maps(self, x: Tensor) -> Tensor:
-        """What the last stage sees where: float N x D x h x w, of a height and width an eighth of the input's."""
-        maps: Tensor = self.stages(F.relu(self.stem(x), inplace=True))
+    @property
+    def blocks(self) -> dict[str, nn.Module]:
+        """``stem`` and ``stage1`` to ``stage4``."""
+        return {"stem": self.stem} | {f"stage{place + 1}": stage for place, stage in enumerate(self.stages)}
+
+    def maps(self, images: Tensor) -> Tensor:
+        """What the last stage sees where: float, N x D x h x w, of a height and width an eighth of the input's."""
+        maps: Tensor = self.stages(self.stem(images))
         return maps
 
-    def features(self, x: Tensor) -> Tensor:
-        """Penultimate features: the last stage's maps, averaged over space; float N x D."""
-        return self.maps(x).mean(dim=(2, 3))
+    def features(self, images: Tensor) -> Tensor:
+        """Penultimate features: the last stage's maps, averaged over space; float, N x D."""
+        return self.maps(images).mean(dim=(2, 3))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.features(x))
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.features(images))

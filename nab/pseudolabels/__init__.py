@@ -1,8 +1,6 @@
-"""Labellers: one file each. Adding one is a file, a line in `LABELERS`, and a test file."""
+"""Labelers: one file each. Adding one is a file, a line in `LABELERS`, and a test file."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from nab.pseudolabels.base import Labeler, guess_labels
 from nab.pseudolabels.knn import KNN
@@ -11,7 +9,6 @@ from nab.pseudolabels.oracle import OracleLabeler
 from nab.pseudolabels.random_label import RandomLabeler
 from nab.pseudolabels.second_likely import SecondLikely
 from nab.pseudolabels.vd import VD
-from nab.registry import build
 
 __all__ = [
     "KNN",
@@ -23,7 +20,6 @@ __all__ = [
     "RandomLabeler",
     "SecondLikely",
     "guess_labels",
-    "make_labeler",
 ]
 
 LABELERS: dict[str, type[Labeler]] = {
@@ -34,12 +30,3 @@ LABELERS: dict[str, type[Labeler]] = {
     "random": RandomLabeler,
     "oracle": OracleLabeler,
 }
-
-
-def make_labeler(name: str, params: dict[str, Any] | None = None) -> Labeler:
-    """The labeller ``name`` with the hyper-parameters ``params``.
-
-    Raises:
-        ConfigError: the name or a parameter is unknown or not valid.
-    """
-    return build("labeler", name, LABELERS, params)

@@ -1,5 +1,8 @@
-"""KNN, nearest neighbours in self-supervised features (Wu, Xiong, Yu, Lin, "Unsupervised Feature Learning via
-Non-Parametric Instance Discrimination", CVPR 2018): their classifier, as a labeller."""
+"""KNN: the nearest neighbors in self-supervised features vote for a label.
+
+Source: the classifier of Wu, Xiong, Yu, Lin, "Unsupervised Feature Learning via Non-Parametric Instance
+Discrimination", CVPR 2018.
+"""
 
 from __future__ import annotations
 
@@ -14,41 +17,42 @@ from torch.nn import functional as F
 from nab.checks import check_positive, check_range
 from nab.data import Dataset
 from nab.errors import NabError
+from nab.needs import Given
 from nab.pseudolabels.base import Labeler, trusted
 from nab.selfsupervised import features_recipe, find_features
-from nab.stamp import Stamp
-from nab.training import Context, Recipe
+from nab.training import Recipe, Trainer
 
 BATCH_SIZE = 500
-"""Samples whose similarities to all others are held at once: 100 MB for 50,000 others."""
+"""Samples per block of similarities; a block takes 100 MB for 50,000 voters."""
 
 
 @dataclasses.dataclass(frozen=True)
 class KNN(Labeler):
-    """The class that most of the nearest samples have that are no suspects; a sample has no vote for itself.
+    """Every sample gets the label that most of its nearest neighbors have.
 
-    Near is a high cosine of the angle between penultimate features. Unlike one centre per class, neighbours fit a class
-    that falls into several groups. The cost grows with the square of the number of samples.
+    Suspects have no vote, and no sample votes for itself.
+
+    Two samples are near if the angle between their penultimate features has a high cosine. Neighbors also fit a class
+    that falls into several groups, which one center per class does not. The cost grows with the square of the number of
+    samples.
 
     Attributes:
-        k: neighbours that vote; all of them if there are fewer.
-        exclude_rate: share of samples, those of the highest scores, that have no vote, besides the suspects, in [0, 1);
-            as for `NC`.
-        temperature: if given, a vote counts ``exp(similarity / temperature)``; the source has 0.07. None: all count
-            one.
+        k: neighbors that vote; all others vote if there are fewer.
+        exclude_rate: share of all samples, those with the highest scores, that has no vote besides the suspects; in
+            [0, 1). See `NC`.
+        temperature: weighs a vote by ``exp(similarity / temperature)``; the source has 0.07. With None, all votes count
+            the same.
 
-    ``k`` is the source's; equal votes are the plainer rule and do not depend on how close the encoder packs a class.
+    ``k`` is the source's. Equal votes are the simpler rule and do not depend on how densely the encoder packs a class.
     """
 
     k: int = 200
     exclude_rate: float = 0.2
     temperature: float | None = None
 
-    summary: ClassVar[str] = "the vote of the nearest neighbours in self-supervised features"
+    summary: ClassVar[str] = "the vote of the nearest neighbors in self-supervised features"
     source: ClassVar[str] = "Wu, Xiong, Yu, Lin 2018"
-    needs_features: ClassVar[bool] = True
-    reads_scores: ClassVar[bool] = True
-    version: ClassVar[int] = 2
+    needs: ClassVar[frozenset[str]] = frozenset({"features", "suspects"})
 
     def __post_init__(self) -> None:
         check_positive("k", self.k)
@@ -57,17 +61,17 @@ class KNN(Labeler):
             check_range("temperature", self.temperature, 0.01, math.inf, include_high=False)
 
     def recipe(self, base: Recipe) -> Recipe:
-        """Only what features depend on."""
+        """The part of the recipe that features depend on."""
         return features_recipe(base)
 
-    def label(self, dataset: Dataset, context: Context, *, is_suspect: Tensor, stamp: Stamp) -> Tensor:
-        is_voter = trusted(dataset, is_suspect, context.scores, self.exclude_rate)
+    def label(self, dataset: Dataset, trainer: Trainer, given: Given) -> Tensor:
+        is_voter = trusted(dataset, given.require_suspicion(), self.exclude_rate)
         if int(is_voter.sum()) < 2:
             raise NabError(
                 f"labeler 'knn': expected at least two samples that may vote, got {int(is_voter.sum())} of "
                 f"{len(dataset)}; suspect fewer, or lower exclude_rate"
             )
-        features = find_features(dataset, context).to(context.device)
+        features = find_features(dataset, given.require_encoder()).to(trainer.device)
         return vote(features, dataset.labels, is_voter, dataset.num_classes, k=self.k, temperature=self.temperature)
 
 
@@ -85,9 +89,9 @@ def vote(
     Args:
         features: float32, N x D; scaled to length one here.
         labels: int64, N, on the CPU.
-        is_voter: bool, N, on the CPU; at least two.
+        is_voter: bool, N, on the CPU; at least two are True.
         num_classes: K.
-        k: voters per sample; one fewer than there are, for a voter has no vote for itself, if that is less.
+        k: voters per sample; at most one fewer than there are, because a voter has no vote for itself.
         temperature: see `KNN`.
 
     Returns:
@@ -106,9 +110,9 @@ def vote(
         rows = (own >= 0).nonzero().squeeze(1)
         similarity[rows, own[rows]] = -math.inf
         nearest, index = similarity.topk(k, sorted=False)
-        # Against the nearest, so that not all weights round to zero.
+        # Relative to the nearest voter, so that not all weights round to zero.
         weights = (nearest - nearest.amax(1, keepdim=True)).div_(temperature or math.inf).exp_()
-        votes = torch.zeros(len(batch), num_classes)  # on the CPU, where sums have a fixed order
+        votes = torch.zeros(len(batch), num_classes)  # on the CPU, which adds in a fixed order
         votes.scatter_add_(1, labels[voters][index.cpu()], weights.cpu())
         winners.append(votes.argmax(1))
     return torch.cat(winners)

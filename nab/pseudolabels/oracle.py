@@ -1,4 +1,4 @@
-"""A labeller that knows the truth, with a dial for how often it is right: for ablations only."""
+"""A labeler that knows the truth and is right as often as it is told to be; for ablations only."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from torch import Tensor
 
 from nab.checks import check_range
 from nab.data import Dataset
+from nab.needs import Given
 from nab.pseudolabels.base import Labeler
 from nab.seeding import stream
-from nab.stamp import Stamp
-from nab.training import Context
+from nab.training import Trainer
 
 
 @dataclasses.dataclass(frozen=True)
 class OracleLabeler(Labeler):
-    """True labels, a share of them replaced by another class.
+    """Samples get their true label; a share of them gets another class.
 
     Attributes:
-        accuracy: share of the suspects, and of the other samples, that get their true label, in [0, 1]; exact up to
-            rounding.
+        accuracy: share of the suspects that get their true label, in [0, 1], exact up to rounding. The other samples
+            have the same share.
     """
 
     accuracy: float = 1.0
 
     summary: ClassVar[str] = "knows the truth; the share of right labels can be set"
     source: ClassVar[str] = "ablations"
-    is_oracle: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"suspects", "truth"})
 
     def __post_init__(self) -> None:
         check_range("accuracy", self.accuracy, 0, 1)
 
-    def label(self, dataset: Dataset, context: Context, *, is_suspect: Tensor, stamp: Stamp) -> Tensor:
-        labels = context.require_truth("labeler 'oracle'").true_labels.clone()
-        generator = stream(context.seed, "oracle labeler")
+    def label(self, dataset: Dataset, trainer: Trainer, given: Given) -> Tensor:
+        labels, is_suspect = given.require_truth().true_labels.clone(), given.require_suspicion().is_suspect
+        generator = stream(trainer.seed, "oracle labeler")
         for part in (is_suspect, ~is_suspect):
             members = part.nonzero().squeeze(1)
             count = int((1 - self.accuracy) * len(members) + 0.5)

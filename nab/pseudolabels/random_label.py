@@ -1,4 +1,4 @@
-"""A labeller that is sure to change the label and knows nothing else: what ablations of the labeller start from."""
+"""A labeler that changes every label at random: the lower bound in ablations of the labeler."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import torch
 from torch import Tensor
 
 from nab.data import Dataset
+from nab.needs import Given
 from nab.pseudolabels.base import Labeler
 from nab.seeding import stream
-from nab.stamp import Stamp
-from nab.training import Context
+from nab.training import Trainer
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomLabeler(Labeler):
-    """Any class but the observed one, each as likely as the other. Tells how much is due to the stamp and a change of
-    label alone."""
+    """Every sample gets a class other than its label; all others are equally likely.
 
-    summary: ClassVar[str] = "any class but the observed one: the lower bound for a labeller"
+    With it, a defense shows the effect of the stamp and of changed labels alone.
+    """
+
+    summary: ClassVar[str] = "any class but the observed one: the lower bound for a labeler"
     source: ClassVar[str] = "ablations"
 
-    def label(self, dataset: Dataset, context: Context, *, is_suspect: Tensor, stamp: Stamp) -> Tensor:
-        generator = stream(context.seed, "random labeler")
+    def label(self, dataset: Dataset, trainer: Trainer, given: Given) -> Tensor:
+        generator = stream(trainer.seed, "random labeler")
         shift = torch.randint(1, dataset.num_classes, (len(dataset),), generator=generator)
         return (dataset.labels + shift) % dataset.num_classes

@@ -1,4 +1,4 @@
-"""Second likely: what the attacked model would answer if it were not for the observed label (a control, no paper)."""
+"""Second likely: the attacked model's best answer other than the observed label (a control, from no paper)."""
 
 from __future__ import annotations
 
@@ -9,32 +9,35 @@ from typing import ClassVar
 from torch import Tensor
 
 from nab.data import Dataset
+from nab.needs import Given
 from nab.pseudolabels.base import Labeler
 from nab.stamp import Stamp
-from nab.training import Context
+from nab.training import Trainer
 
 
 @dataclasses.dataclass(frozen=True)
 class SecondLikely(Labeler):
-    """The most likely class under the attacked model among those that are not the observed label.
+    """Every sample gets the class that the attacked model finds most likely among all but the observed label.
 
-    Needs no verified data. It never keeps a label, so a clean sample among the suspects always gets a wrong one. The
-    attacked model is trained to the end and shared with other methods; LGA's network, which would also do, unlearns
-    samples again and again, and not every detector has it.
+    The labeler needs no verified data. It never keeps a label, so a clean sample among the suspects always gets a wrong
+    one. It shares the attacked model, which is trained to the end, with other methods. LGA's network would also do, but
+    it unlearns samples again and again, and not every detector has one.
 
     Attributes:
-        stamp_when_labelling: whether the images that are labelled carry the stamp. Not by default: the attacked model
-            has never seen the stamp. It does hide a trigger that lies under it.
+        stamp: written on the images that are labeled. The default is None, because the attacked model has never seen a
+            stamp. A stamp hides a trigger that lies under it.
     """
 
-    stamp_when_labelling: bool = False
+    stamp: Stamp | None = None
 
     summary: ClassVar[str] = "the attacked model's most likely class other than the observed label"
     source: ClassVar[str] = "ablations"
+    needs: ClassVar[frozenset[str]] = frozenset({"attacked model"})
 
-    def label(self, dataset: Dataset, context: Context, *, is_suspect: Tensor, stamp: Stamp) -> Tensor:
-        predictor = context.train_plainly(dataset).predictor.with_stamp(stamp if self.stamp_when_labelling else None)
-        return second_likely(predictor.logits(dataset.images).cpu(), dataset.labels)
+    def label(self, dataset: Dataset, trainer: Trainer, given: Given) -> Tensor:
+        change = None if self.stamp is None else self.stamp.apply
+        logits = given.require_attacked().predictor.logits(dataset.images, change)
+        return second_likely(logits.cpu(), dataset.labels)
 
 
 def second_likely(logits: Tensor, labels: Tensor) -> Tensor:

@@ -8,25 +8,26 @@ from typing import ClassVar
 from torch import Tensor
 
 from nab.data import Dataset
+from nab.needs import Given
 from nab.pseudolabels.base import Labeler
 from nab.stamp import Stamp
-from nab.training import Context, Recipe
+from nab.training import Recipe, Trainer
 
 
 @dataclasses.dataclass(frozen=True)
 class VD(Labeler):
-    """Trains on the verified data alone and predicts every training image.
+    """A network that is trained on the verified images alone labels every training image.
 
     Attributes:
-        epochs: passes over the verified set.
+        epochs: passes over the verified images.
         batch_size: samples per step.
-        lr: of SGD.
-        schedule: see `Recipe`; the authors divide ``lr`` by ten at every one of ``milestones``.
-        milestones: epochs.
-        stamp_when_labelling: whether the images that are labelled carry the stamp, although training did not. The
-            authors do so; the stamp also hides a trigger that lies under it.
+        lr: the highest learning rate of SGD.
+        schedule: see `Recipe`; the authors divide ``lr`` by ten at each of ``milestones``.
+        milestones: epochs, counted from 0.
+        stamp: written on the images that are labeled, although no verified image carries it; None for no stamp. The
+            authors write NAB's own. A stamp also hides a trigger that lies under it.
 
-    Defaults are the authors'. Their augmentation is the final network's, taken from the context's recipe.
+    Defaults are the authors'. The images are augmented as those of the final network, as the authors do.
     """
 
     epochs: int = 100
@@ -34,17 +35,17 @@ class VD(Labeler):
     lr: float = 0.01
     schedule: str = "steps"
     milestones: tuple[int, ...] = (20, 60)
-    stamp_when_labelling: bool = True
+    stamp: Stamp | None = Stamp()
 
     summary: ClassVar[str] = "a network trained on a small verified set"
     source: ClassVar[str] = "Liu, Sangiovanni-Vincentelli, Yue 2023 (NAB)"
-    needs_verified: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"verified"})
 
     def __post_init__(self) -> None:
         self.recipe(Recipe())  # its checks
 
     def recipe(self, base: Recipe) -> Recipe:
-        """How the labeller's network is trained; augmentation, normalisation and precision as in ``base``."""
+        """How the labeler's network is trained; augmentation and precision are those of ``base``."""
         return dataclasses.replace(
             base,
             epochs=self.epochs,
@@ -60,8 +61,6 @@ class VD(Labeler):
             step_factor=0.1,
         )
 
-    def label(self, dataset: Dataset, context: Context, *, is_suspect: Tensor, stamp: Stamp) -> Tensor:
-        verified = context.require_verified("labeler 'vd'", dataset)
-        trained = context.train(verified, "pseudo labels (vd)", recipe=self.recipe(context.recipe))
-        predictor = trained.predictor.with_stamp(stamp if self.stamp_when_labelling else None)
-        return predictor.predict(dataset.images)
+    def label(self, dataset: Dataset, trainer: Trainer, given: Given) -> Tensor:
+        trained = trainer.train(given.require_verified(), "pseudo labels (vd)", recipe=self.recipe(trainer.recipe))
+        return trained.predictor.predict(dataset.images, None if self.stamp is None else self.stamp.apply)

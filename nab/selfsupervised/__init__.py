@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from nab.registry import build
 from nab.selfsupervised.barlow_twins import BarlowTwins
 from nab.selfsupervised.base import (
     SelfSupervised,
     check_features,
-    encoder_inputs,
     features_recipe,
     find_features,
     train_encoder,
@@ -24,10 +20,8 @@ __all__ = [
     "SimCLR",
     "Views",
     "check_features",
-    "encoder_inputs",
     "features_recipe",
     "find_features",
-    "make_encoder",
     "train_encoder",
 ]
 
@@ -35,12 +29,3 @@ ENCODERS: dict[str, type[SelfSupervised]] = {
     "simclr": SimCLR,
     "barlow-twins": BarlowTwins,
 }
-
-
-def make_encoder(name: str, params: dict[str, Any] | None = None) -> SelfSupervised:
-    """The self-supervised training ``name`` with the hyper-parameters ``params``.
-
-    Raises:
-        ConfigError: the name or a parameter is unknown or not valid.
-    """
-    return build("encoder", name, ENCODERS, params)

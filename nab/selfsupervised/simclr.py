@@ -9,8 +9,7 @@ from typing import ClassVar
 from torch import nn
 
 from nab.checks import check_positive, check_range
-from nab.selfsupervised.base import SelfSupervised
-from nab.selfsupervised.loop import Loss
+from nab.selfsupervised.base import Loss, SelfSupervised
 from nab.selfsupervised.views import Views
 
 
@@ -18,25 +17,26 @@ from nab.selfsupervised.views import Views
 class SimCLR(SelfSupervised):
     """Every view has to find the other view of its image among all others of the batch (NT-Xent).
 
-    The loss of a view with embedding z, whose other view has z', is ``-log(exp(z z' / T) / sum_v exp(z v / T))`` over
-    all views v of the batch but itself, embeddings scaled to length one. Both views of an image are anchors, as in the
-    paper; the authors of DBD take the first one alone, which is the same in expectation and noisier.
+    Embeddings are scaled to length one. For a view with the embedding z, whose image has the other view z', the loss is
+    ``-log(exp(z z' / T) / sum_v exp(z v / T))``; v goes over all views of the batch but z itself. Both views of an
+    image have a loss, as in the paper. The authors of DBD take the first view's alone, which has the same expectation
+    and more noise.
 
     Attributes:
-        epochs: passes over the images. The authors of DBD train for 1000 and offer the encoder of epoch 100 in their
-            example, which is a tenth of the cost.
-        batch_size: images per step, of two views each.
-        lr: of SGD, at the start; in proportion to ``batch_size``.
+        epochs: passes over the images. The authors of DBD train for 1000 epochs; their example takes the encoder after
+            100, which costs a tenth.
+        batch_size: images per step; each has two views.
+        lr: learning rate of SGD at the start. It belongs to ``batch_size``: change both in proportion.
         momentum: of SGD, without Nesterov.
         weight_decay: on all parameters.
-        cosine_extra_epochs: by how much the cosine is longer than the training. Here a training of 100 epochs ends its
-            cosine; with 900, it is the first tenth of one of 1000, as in that example and in BackdoorBench.
+        cosine_extra_epochs: by how much the cosine is longer than the training. With 0, the cosine ends with the
+            training. With 900, 100 epochs are the first tenth of 1000, as in DBD's example and in BackdoorBench.
         views: how the two views are drawn.
         temperature: T.
-        dimensions: of the embeddings, behind a hidden layer as wide as the features, with batch normalisation.
+        dimensions: of the embeddings. The head has one hidden layer, as wide as the features, with batch normalization.
 
     Defaults are those of the authors of DBD (Huang, Li, Wu, Qin, Ren, "Backdoor Defense via Decoupling the Training
-    Process", ICLR 2022) but for the two named above.
+    Process", ICLR 2022), but for ``epochs`` and ``cosine_extra_epochs``.
     """
 
     epochs: int = 100

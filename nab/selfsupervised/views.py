@@ -1,7 +1,7 @@
 """Random views of images for self-supervised training (Chen, Kornblith, Norouzi, Hinton, SimCLR, ICML 2020).
 
-A whole batch is changed at once, on the images' device, by a few operations: one resampling, one colour transform, one
-blur. What differs from sample to sample are numbers in these operations, never the operations.
+A few operations change a whole batch at once, on the images' device: one resampling, one color transform, one blur.
+Samples differ in the numbers that go into these operations, never in the operations.
 """
 
 from __future__ import annotations
@@ -20,35 +20,41 @@ LUMA = (0.299, 0.587, 0.114)
 """How bright red, green and blue look (ITU-R BT.601)."""
 
 CHROMA = ((0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
-"""Two axes of colour, zero for every grey (YIQ); a hue is an angle between them."""
+"""Two axes of color, on which every gray is zero (YIQ). A hue is an angle between them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """Crop, flip, colour jitter, greyscale and blur, as the authors of DBD train SimCLR.
+    """Crop, flip, color jitter, grayscale and blur, as the authors of DBD train SimCLR.
 
     Attributes:
         scale: smallest and largest share of the image's area that a crop shows.
         ratio: smallest and largest width of a crop, in units of its height; drawn evenly on a logarithmic scale.
-        size: height and width of a view, in units of the image's, rounded. Below 1 a step costs less, in proportion to
-            the area. Crops show things larger than the whole image does, on average, and smaller views make up for that
-            (Touvron, Vedaldi, Douze, Jegou, "Fixing the train-test resolution discrepancy", NeurIPS 2019).
+        size: height and width of a view, in units of the image's, rounded. A step with smaller views costs less, in
+            proportion to their area. Crops show things larger, on average, than whole images do, and smaller views
+            make up for that (Touvron, Vedaldi, Douze, Jegou, "Fixing the train-test resolution discrepancy", NeurIPS
+            2019).
         flip_rate: share of the views that are mirrored.
-        jitter_rate: share of the views whose colours change.
-        brightness: their brightness is multiplied by 1 - ``brightness`` to 1 + ``brightness``.
-        contrast: likewise, the distance from the view's mean luma.
-        saturation: likewise, the distance from the pixel's own luma.
-        hue: their hue turns by up to so much of a full turn, either way.
-        grey_rate: share of the views that lose their colour.
+        jitter_rate: share of the views whose colors change.
+        brightness: jitter multiplies all values by a factor from 1 - ``brightness`` to 1 + ``brightness``.
+        contrast: jitter multiplies the distance from the view's mean luma by a factor from such an interval.
+        saturation: jitter multiplies the distance from the pixel's own luma by a factor from such an interval.
+        hue: jitter turns the hue by up to this share of a full turn, either way.
+        gray_rate: share of the views that lose their color.
         blur_rate: share of the views that are blurred.
-        sigma: smallest and largest standard deviation of the Gaussian blur, in the view's pixels; its kernel is a tenth
-            of the view wide, 3 pixels at least and for views of 32.
+        sigma: smallest and largest standard deviation of the Gaussian blur, in the view's pixels. The kernel is a tenth
+            of the view wide, but at least 3 pixels; it is 3 pixels for views of 32.
 
-    Where this differs from torchvision's transforms of the same numbers: jitter has a fixed order (brightness,
-    contrast, saturation, hue), not a random one, and cuts off what leaves the range once, at its end; a hue turns in
-    YIQ, where the luma stays, not in HSV; a crop may begin between pixels, and a side longer than the image is cut,
-    not drawn again; a crop that shrinks is not smoothed before (it can only shrink with ``size`` below 1). Of grey
-    images, only brightness and contrast change.
+    Torchvision's transforms of the same numbers differ in these points:
+
+    - Jitter has a random order there. Here brightness, contrast, saturation and hue follow each other, and values that
+      leave the range are cut off once, at the end.
+    - A hue turns in HSV there, and in YIQ here, where the luma stays.
+    - A crop begins at a whole pixel there, and anywhere here. A side that is longer than the image is drawn again
+      there, and cut here.
+    - A crop that shrinks is smoothed first there, and not here. Crops shrink only with ``size`` below 1.
+
+    Gray images change in brightness and contrast alone.
 
     The authors of SimCLR leave out the blur for CIFAR-10; ``blur_rate=0`` does so.
 
@@ -65,7 +71,7 @@ class Views:
     contrast: float = 0.4
     saturation: float = 0.4
     hue: float = 0.1
-    grey_rate: float = 0.2
+    gray_rate: float = 0.2
     blur_rate: float = 0.5
     sigma: tuple[float, float] = (0.1, 2.0)
 
@@ -74,7 +80,7 @@ class Views:
             low, high = getattr(self, name)
             check_range(f"the lower {name}", low, 0, high, include_low=False)
             check_range(f"the higher {name}", high, low, highest)
-        for name in ("flip_rate", "jitter_rate", "grey_rate", "blur_rate", "brightness", "contrast", "saturation"):
+        for name in ("flip_rate", "jitter_rate", "gray_rate", "blur_rate", "brightness", "contrast", "saturation"):
             check_range(name, getattr(self, name), 0, 1)
         check_range("hue", self.hue, 0, 0.5)
         check_range("size", self.size, 0, 1, include_low=False)
@@ -93,7 +99,7 @@ class Views:
         boxes = self._boxes(u[0:4], images.shape[2], images.shape[3])
         height, width = (max(2, round(self.size * side)) for side in images.shape[2:])
         views = crop(images.float(), boxes, u[4] < self.flip_rate, (height, width))
-        views = recolour(views, *self._factors(u[5:11]))
+        views = recolor(views, *self._factors(u[5:11]))
         sigma = self.sigma[0] + (self.sigma[1] - self.sigma[0]) * u[11]
         return blur(views, torch.where(u[12] < self.blur_rate, sigma, 0.0))
 
@@ -106,11 +112,11 @@ class Views:
         return torch.stack([(height - rows) * u[2], (width - columns) * u[3], rows, columns])
 
     def _factors(self, u: Tensor) -> Tensor:
-        """4 x B: brightness, contrast, saturation and turn, as `recolour` takes them; ``u``: 6 x B, in [0, 1)."""
+        """4 x B: brightness, contrast, saturation and turn, as `recolor` takes them; ``u``: 6 x B, in [0, 1)."""
         strength = u.new_tensor([self.brightness, self.contrast, self.saturation, self.hue])[:, None]
         neutral = u.new_tensor([1.0, 1.0, 1.0, 0.0])[:, None]
         factors = neutral + strength * (2 * u[:4] - 1) * (u[4] < self.jitter_rate)
-        factors[2] *= u[5] >= self.grey_rate
+        factors[2] *= u[5] >= self.gray_rate
         return factors
 
 
@@ -138,14 +144,14 @@ def crop(images: Tensor, boxes: Tensor, is_flipped: Tensor, size: tuple[int, int
     return cropped.clamp_(0, 255)  # a cubic overshoots
 
 
-def recolour(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, turn: Tensor) -> Tensor:
-    """Colour jitter, as one affine map of each image's colours.
+def recolor(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, turn: Tensor) -> Tensor:
+    """Color jitter, as one affine map of each image's colors.
 
     Args:
         images: float, B x C x H x W, 0 to 255, C 1 or 3.
         brightness: float, B; multiplies everything.
         contrast: float, B; multiplies the distance from the image's mean luma.
-        saturation: float, B; multiplies the distance from the pixel's luma: 0 makes the image grey.
+        saturation: float, B; multiplies the distance from the pixel's luma: 0 makes the image gray.
         turn: float, B; of the hue, 1 for once around.
 
     Returns:
@@ -156,7 +162,7 @@ def recolour(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: T
     if channels == 1:
         linear, luma = torch.ones(count, 1, 1, device=images.device), pixels
     else:
-        keep_luma, keep_chroma, turn_chroma = _colour_maps(images.device)
+        keep_luma, keep_chroma, turn_chroma = _color_maps(images.device)
         angle = 2 * math.pi * turn
         along, across = (saturation * angle.cos())[:, None, None], (saturation * angle.sin())[:, None, None]
         linear, luma = keep_luma + along * keep_chroma + across * turn_chroma, keep_luma[:1] @ pixels
@@ -166,8 +172,8 @@ def recolour(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: T
 
 
 @functools.lru_cache(maxsize=4)  # made once per device
-def _colour_maps(device: torch.device) -> Tensor:
-    """3 x 3 x 3: the maps of a colour to its luma, to what is left, and to that turned by a quarter."""
+def _color_maps(device: torch.device) -> Tensor:
+    """3 x 3 x 3: the maps of a color to its luma, to its chroma, and to its chroma turned by a quarter."""
     axes = torch.tensor([LUMA, *CHROMA], dtype=torch.float64)
     luma, chroma = (torch.diag(torch.tensor(part, dtype=torch.float64)) for part in ((1, 0, 0), (0, 1, 1)))
     quarter = torch.tensor([[0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)  # red goes towards yellow
@@ -176,7 +182,7 @@ def _colour_maps(device: torch.device) -> Tensor:
 
 
 def blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur; beyond its edge an image goes on as in a mirror.
+    """Gaussian blur. Beyond its edge, an image goes on as its mirror image.
 
     Args:
         images: float, B x C x H x W.

@@ -1,4 +1,4 @@
-"""The processor's memory: what one step of a training frees is what the next one wants."""
+"""Memory on the CPU: a process keeps what one step of a training frees, for the next step."""
 
 from __future__ import annotations
 
@@ -9,25 +9,29 @@ import os
 from typing import Any
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
-"""Of glibc's ``malloc.h``."""
+"""From glibc's ``malloc.h``."""
 
 LARGEST_KEPT = 2**30
-"""Bytes of a block; above the activations of any layer here."""
+"""Bytes of a block; the activations of every layer here are smaller."""
 
 
 @functools.cache
 def keep_freed_memory() -> bool:
     """Ask the C library to keep freed blocks of up to 1 GiB for what the process asks for next.
 
-    By default glibc gives blocks of tens of megabytes, activations and their gradients, back to the system, which then
-    has to clear each page of them again in the next step. Kept, they cost memory: the process stays as large as it has
-    been until `release_freed_memory`. It holds for the main thread; glibc limits what others may keep.
+    By default glibc gives blocks of tens of megabytes, such as activations, back to the system. The next step asks for
+    them again, and the system has to clear each of their pages. Kept blocks cost memory instead: the process stays as
+    large as it was at its largest until `release_freed_memory`. The setting holds for the main thread; glibc limits
+    what other threads may keep.
+
+    It changes the whole process, so the library never calls it by itself: only its commands, the workers of its grid
+    and its benchmarks do.
 
     Nothing is asked if the environment variable ``NAB_KEEP_MEMORY`` is 0, or if the environment has settings of the C
     library's own (``MALLOC_..._``, ``GLIBC_TUNABLES``).
 
     Returns:
-        whether it was asked and agreed; not where the C library is another one.
+        whether the C library was asked and agreed. Libraries other than glibc are not asked.
     """
     if os.environ.get("NAB_KEEP_MEMORY", "1") == "0" or _is_chosen_by_user():
         return False
@@ -40,7 +44,7 @@ def keep_freed_memory() -> bool:
 
 
 def release_freed_memory() -> None:
-    """Give what is kept back to the system, once; where the C library can."""
+    """Give what is kept now back to the system, if the C library can."""
     trim = _function_of_libc("malloc_trim")
     if trim is not None:
         trim(0)
@@ -52,7 +56,7 @@ def _is_chosen_by_user() -> bool:
 
 
 def _function_of_libc(name: str) -> Any:
-    """None where there is none of this name: musl, macOS, Windows."""
+    """None if the C library has no function of this name, as on musl, macOS and Windows."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
         return getattr(ctypes.CDLL(None), name)
     return None

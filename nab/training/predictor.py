@@ -1,21 +1,26 @@
-"""`Predictor`: a trained network with everything that belongs in front of it."""
+"""`Predictor`: a network, the normalization of its inputs, and where and how it computes."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from nab.models import ResNet
-from nab.stamp import Stamp
-from nab.training.recipe import Recipe
+from nab.data import Normalization
+from nab.digest import describe, digest
+from nab.models import Architecture
 from nab.training.runtime import Runtime
+from nab.training.weights import pack_weights
 
 BATCH_SIZE = 500
 """Images of 32 x 32 per forward pass: large enough to fill a device, small enough for a laptop's memory."""
+
+Change = Callable[[Tensor], Tensor]
+"""Changes normalized images (float32, B x C x H x W, on the device) just before the network sees them."""
 
 
 def fitting(size: int, images: Tensor) -> int:
@@ -25,59 +30,116 @@ def fitting(size: int, images: Tensor) -> int:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictor:
-    """What is evaluated: normalisation, the defence's change of the input, the network.
+    """A network, the normalization of its inputs, and where and how it computes.
 
     Attributes:
-        model: maps normalised images to logits.
-        recipe: whose normalisation the model was trained with.
-        runtime: where and how it computes.
-        stamp: written on every input; None for none.
+        network: maps normalized images to logits; see `nab.models.Network`.
+        normalization: of the images that the network was trained on.
+        runtime: where and how the network computes.
+        architecture: makes the network again; None for a network that was handed over.
+        classes: the names of the classes, one per logit.
+        shape: C, H and W of an image.
     """
 
-    model: ResNet
-    recipe: Recipe
+    network: Any  # an nn.Module that follows `Network`; a protocol cannot say that it is a module too
+    normalization: Normalization
     runtime: Runtime
-    stamp: Stamp | None = None
+    architecture: Architecture | None = None
+    classes: tuple[str, ...] = ()
+    shape: tuple[int, int, int] = (3, 32, 32)
 
     @property
-    def inputs(self) -> dict[str, Any]:
-        """Everything that its answers depend on; see `nab.digest.describe`."""
-        recipe = {"mean": self.recipe.mean, "std": self.recipe.std}
-        return {"weights": self.model.state_dict(), "stamp": self.stamp} | recipe
+    def digest(self) -> str:
+        """32 hexadecimal digits of everything that the answers depend on.
 
-    def with_stamp(self, stamp: Stamp | None) -> Predictor:
-        """The same network behind another stamp, or none."""
-        return dataclasses.replace(self, stamp=stamp)
+        Raises:
+            NoSource: the network has a part that cannot be told apart from another one; see `nab.digest.describe`.
+        """
+        made: dict[str, Any] = {"architecture": self.architecture}
+        if self.architecture is None:
+            parts = {describe(type(part)) for part in self.network.modules()}
+            made = {"layers": str(self.network), "parts": sorted(parts)}
+        return digest(
+            made
+            | {
+                "weights": pack_weights(self.network),
+                "normalization": self.normalization,
+                "precision": self.runtime.precision,
+            }
+        )
 
-    def logits(self, images: Tensor) -> Tensor:
-        """float32, N x K, on the device; ``images`` is uint8, N x C x H x W. The model is left in evaluation mode."""
-        return torch.cat(list(self._run(self.model, images)))
+    def copy(self) -> Predictor:
+        """The same with a copy of the network, so that its weights can be changed."""
+        return dataclasses.replace(self, network=copy.deepcopy(self.network))
+
+    def frozen(self) -> Predictor:
+        """The predictor itself; its network is put into evaluation mode, and its weights get no gradients any more."""
+        self.network.eval().requires_grad_(False)
+        return self
+
+    def logits(self, images: Tensor, change: Change | None = None) -> Tensor:
+        """float32, N x K, on the device.
+
+        Args:
+            images: uint8, N x C x H x W. The network is left in evaluation mode.
+            change: of the normalized images.
+        """
+        return torch.cat(list(self.run(self.network, images, change)))
 
     def features(self, images: Tensor) -> Tensor:
-        """The model's penultimate features, from which its last layer makes the logits; float32, N x D, on the device.
-        ``images`` is uint8, N x C x H x W."""
-        return torch.cat(list(self._run(self.model.features, images)))
+        """Penultimate features, from which the classifier makes the logits; float32, N x D, on the device.
+
+        Args:
+            images: uint8, N x C x H x W. The network is left in evaluation mode.
+        """
+        return torch.cat(list(self.run(self.network.features, images)))
 
     def maps(self, images: Tensor) -> Iterator[Tensor]:
-        """The same before the average over space, batch by batch, for they are large; float32, B x D x h x w."""
-        return self._run(self.model.maps, images)
+        """The maps of the last block; float32, B x D x h x w, on the device, batch by batch because they are large.
+
+        Args:
+            images: uint8, N x C x H x W. The network is left in evaluation mode.
+        """
+        return self.run(self.network.maps, images)
+
+    def predict(self, images: Tensor, change: Change | None = None) -> Tensor:
+        """The most likely class; int64, N, on the CPU. Arguments as for `logits`."""
+        return self.logits(images, change).argmax(1).cpu()
 
     @torch.no_grad()
-    def _run(self, part: Callable[[Tensor], Tensor], images: Tensor) -> Iterator[Tensor]:
-        """What a part of the model makes of every batch."""
-        self.model.eval()
+    def run(self, part: Callable[[Tensor], Tensor], images: Tensor, change: Change | None = None) -> Iterator[Tensor]:
+        """What a part of the network makes of images, batch by batch; float32, on the device.
+
+        Args:
+            part: maps inputs of the network to a tensor.
+            images: uint8, N x C x H x W. The network is left in evaluation mode.
+            change: of the normalized images.
+        """
+        self.network.eval()
         for batch in images.split(fitting(BATCH_SIZE, images)):
-            inputs = self.recipe.normalise(batch.to(self.runtime.device, non_blocking=True))
-            if self.stamp is not None:
-                inputs = self.stamp.apply(inputs)
-            yield self.apply(part, inputs)
+            inputs = self.normalize(batch)
+            yield self.apply(part, inputs if change is None else change(inputs))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Images (uint8 or float, 0 to 255, on any device) as the network's inputs: float32, on the device."""
+        return self.normalization.apply(images.to(self.runtime.device, non_blocking=True))
 
     def apply(self, part: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-        """What a part of the model makes of normalised inputs (float32, B x C x H x W, on the device), in the precision
-        and layout of the runtime; float32. Without the stamp, and differentiable."""
+        """What a part of the network makes of inputs, in the precision and layout of the runtime; float32,
+        differentiable. The network stays in the mode that it is in.
+
+        Args:
+            part: maps inputs of the network to a tensor.
+            inputs: normalized images, float32, B x C x H x W, on the device.
+        """
         with self.runtime.autocast():
             return part(self.runtime.lay_out(inputs)).float()
 
-    def predict(self, images: Tensor) -> Tensor:
-        """The most likely class; int64, N, on the CPU."""
-        return self.logits(images).argmax(1).cpu()
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits of normalized images; see `apply`."""
+        return self.apply(self.network, inputs)
+
+
+def freeze(network: nn.Module) -> nn.Module:
+    """The network itself, put into evaluation mode; its weights get no gradients any more."""
+    return network.eval().requires_grad_(False)

@@ -1,22 +1,16 @@
-"""How a network is trained: every number of it in one place."""
+"""`Recipe`: every number that says how a network is trained."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from nab.checks import check_choice, check_count, check_positive, check_range
-from nab.digest import later
+from nab.checks import check_choice, check_count, check_positive, check_range, check_whole
 from nab.errors import ConfigError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Per channel, of images in [0, 1]. The authors of NAB use them on CIFAR-10 too; the stamp's value 0 is this mean."""
+LARGEST_IMAGE = 1024
+"""The most pixels of a crop's padding or of a hole's side."""
 
 SCHEDULES = ("cosine", "constant", "steps", "one-cycle")
 SCHEDULE_FIELDS = {
@@ -24,7 +18,7 @@ SCHEDULE_FIELDS = {
     "steps": ("milestones", "step_factor"),
     "one-cycle": ("warmup",),
 }
-"""Fields that one schedule alone looks at."""
+"""By schedule, the fields that no other schedule looks at."""
 
 OPTIMIZERS = ("sgd", "muon")
 PRECISIONS = ("auto", "bfloat16", "float32")
@@ -32,33 +26,33 @@ PRECISIONS = ("auto", "bfloat16", "float32")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """The paper's training recipe by default (the authors' implementation of NAB).
+    """How a network is trained. The defaults are the paper's, as in the authors' implementation of NAB.
 
     Attributes:
         epochs: passes over the training set.
-        batch_size: samples per step; the last, smaller batch is kept.
-        optimizer: ``"sgd"``; ``"muon"`` (see `nab.training.muon`) for convolutions, and SGD for the rest.
+        batch_size: samples per step, at least 2; a smaller last batch is kept.
+        optimizer: ``"sgd"`` for all parameters, or ``"muon"`` for the filters of convolutions and SGD for the rest; see
+            `nab.training.muon`.
         lr: the highest learning rate of SGD.
-        filter_lr: the highest rate of convolutions' filters, for ``"muon"`` alone; it rises and falls as ``lr`` does.
-        momentum: of either.
+        filter_lr: the highest learning rate of ``"muon"``; it rises and falls as ``lr`` does.
+        momentum: of both optimizers.
         nesterov: whether the momentum of SGD looks ahead.
         weight_decay: on all parameters that SGD updates.
         label_smoothing: share of the target spread over all classes.
-        schedule: ``"cosine"`` sets ``lr (1 + cos(pi e / (epochs + cosine_extra_epochs))) / 2`` at the start of epoch e;
-            ``"constant"``; ``"steps"`` multiplies by ``step_factor`` at every one of ``milestones``; ``"one-cycle"``
-            rises linearly over the first ``warmup`` share of all steps and then falls linearly to zero, step by step.
-        cosine_extra_epochs: by how much the cosine is longer than the training.
-        milestones: epochs, for ``"steps"``.
-        step_factor: for ``"steps"``.
-        warmup: share of all steps, for ``"one-cycle"``.
+        schedule: ``"cosine"`` sets ``lr (1 + cos(pi e / (epochs + cosine_extra_epochs))) / 2`` at the start of epoch e,
+            counted from 0; ``"constant"`` is ``lr``; ``"steps"`` multiplies by ``step_factor`` at each milestone;
+            ``"one-cycle"`` rises linearly during the first ``warmup`` share of all steps and then falls linearly to
+            zero, step by step.
+        cosine_extra_epochs: by how many epochs the cosine is longer than the training.
+        milestones: of ``"steps"``; epochs, counted from 0.
+        step_factor: of ``"steps"``.
+        warmup: of ``"one-cycle"``; share of all steps.
         crop_padding: black pixels around the image before a random crop of its own size.
         flip: whether half of the images are mirrored.
-        cutout: side of the square set to the mean colour; its half, rounded down, is taken to either side of a random
-            centre, so that the authors' 3 cuts 2 x 2 pixels. 0 for none.
-        mean: per channel, of images in [0, 1].
-        std: likewise.
-        precision: of the network's arithmetic and Muon's products; ``"auto"`` is bfloat16 where the device has it in
-            hardware.
+        cutout: side of a square that is set to the mean color; 0 for none. The square reaches half of it, rounded down,
+            to either side of a random center, so that the authors' 3 cuts 2 x 2 pixels.
+        precision: of the network's arithmetic and Muon's products: ``"float32"``, ``"bfloat16"``, or ``"auto"``, which
+            is bfloat16 on devices that have it in hardware.
 
     Raises:
         ConfigError: a value is out of its range.
@@ -79,17 +73,15 @@ class Recipe:
     crop_padding: int = 4
     flip: bool = True
     cutout: int = 3
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
     precision: str = "auto"
-    optimizer: str = later("sgd")
-    filter_lr: float = later(0.02)
+    optimizer: str = "sgd"
+    filter_lr: float = 0.02
 
     def __post_init__(self) -> None:
         check_positive("epochs", self.epochs)
         check_positive("batch_size", self.batch_size)
         if self.batch_size < 2:
-            raise ConfigError("expected batch_size of at least 2 (batch normalisation needs two samples), got 1")
+            raise ConfigError("expected batch_size of at least 2 (batch normalization needs two samples), got 1")
         check_range("lr", self.lr, 0, math.inf, include_low=False, include_high=False)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_range("filter_lr", self.filter_lr, 0, math.inf, include_low=False, include_high=False)
@@ -101,16 +93,18 @@ class Recipe:
         check_range("label_smoothing", self.label_smoothing, 0, 1, include_high=False)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_range("warmup", self.warmup, 0, 1)
-        for name in ("cosine_extra_epochs", "crop_padding", "cutout"):
-            check_count(name, getattr(self, name))
+        check_count("cosine_extra_epochs", self.cosine_extra_epochs)
+        for name in ("crop_padding", "cutout"):
+            check_whole(name, getattr(self, name), 0, LARGEST_IMAGE)
         check_choice("precision", self.precision, PRECISIONS)
         if self.cutout == 1:
             raise ConfigError("expected cutout of 0 for none, or at least 2, got 1, whose half is no pixel")
-        if min(self.std) <= 0:
-            raise ConfigError(f"expected std above 0 in every channel, got {self.std}")
 
     def effective(self) -> Recipe:
-        """The same recipe, with what its schedule or optimizer does not look at as by default: equal if training is."""
+        """The same recipe, but fields that its schedule or optimizer does not look at have their defaults.
+
+        Two recipes train in the same way if their effective recipes are equal.
+        """
         unused = {name for schedule, names in SCHEDULE_FIELDS.items() if schedule != self.schedule for name in names}
         if self.optimizer == "sgd":
             unused.add("filter_lr")
@@ -136,32 +130,6 @@ class Recipe:
             return self.lr * (done / self.warmup if done < self.warmup else (1 - done) / (1 - self.warmup))
         return self.lr
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """``(images / 255 - mean) / std`` as float32; grey images use the average over the channels.
-
-        Args:
-            images: uint8, N x C x H x W.
-        """
-        scale, shift = self.affine(images.shape[1], images.device)
-        return images.float().mul(scale).sub_(shift)
-
-    def affine(self, channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """What `normalise` multiplies by and then subtracts: float32, 1 x C x 1 x 1 each."""
-        mean, std = _statistics(self.mean, self.std, channels, device)
-        return 1 / (255 * std), mean / std
-
-    def denormalise(self, images: Tensor) -> Tensor:
-        """The reverse, clamped and rounded: float, N x C x H x W to uint8."""
-        mean, std = _statistics(self.mean, self.std, images.shape[1], images.device)
-        return (images * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
-
-
-@functools.lru_cache(maxsize=16)  # made once per device: a copy to a GPU in every batch would make it wait
-def _statistics(mean: tuple[float, ...], std: tuple[float, ...], channels: int, device: torch.device) -> Tensor:
-    """Mean and standard deviation, 2 x 1 x C x 1 x 1."""
-    both = torch.tensor((mean, std), device=device).view(2, 1, 3, 1, 1)
-    return both if channels == 3 else both.mean(2, keepdim=True)
-
 
 RECIPES: dict[str, Recipe] = {
     "paper": Recipe(),
@@ -177,5 +145,5 @@ RECIPES: dict[str, Recipe] = {
         crop_padding=2,
     ),
 }
-"""The paper's 100 epochs, and 18 with what lets a network learn so fast: orthogonal updates of
-filters, one cycle of the learning rate, smoothed labels and smaller crops. `benchmarks/recipe.py` compares them."""
+"""``paper`` trains for 100 epochs. ``quick`` trains for 18, with orthogonal updates of filters, one cycle of the
+learning rate, smoothed labels and smaller crops. `benchmarks/recipe.py` compares the two."""

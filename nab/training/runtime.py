@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from nab.checks import check_choice
 from nab.errors import ConfigError
+from nab.models import narrowest
 
 SAFE_CHANNELS = 16
-"""The fewest channels for which the channels-last layout is used on a CPU. With 4, 8 and 12 channels torch 2.11 and
-2.13 corrupt memory on AVX-512 processors after some steps, and the process dies."""
+"""On a CPU, a network with fewer channels somewhere does not get the channels-last layout. With 4, 8 and 12 channels,
+torch 2.11 and 2.13 corrupt memory on AVX-512 processors after some steps, and the process dies."""
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -43,12 +44,19 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
-Network = TypeVar("Network", bound=nn.Module)
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
-    """Where and how a network computes; ``uses_graphs``: whether updates are recorded as CUDA graphs and replayed."""
+    """Where and how a network computes.
+
+    Attributes:
+        device: where.
+        precision: of convolutions and matrix products.
+        channels_last: whether images and weights are laid out with their channels last.
+        uses_graphs: whether updates are recorded as CUDA graphs and replayed.
+    """
 
     device: torch.device
     precision: torch.dtype
@@ -56,28 +64,29 @@ class Runtime:
     uses_graphs: bool = False
 
     @classmethod
-    def choose(cls, device: torch.device, precision: str, width: int) -> Runtime:
-        """The fastest safe setting for a network of ``width`` channels.
+    def choose(cls, device: torch.device, precision: str, network: nn.Module) -> Runtime:
+        """The fastest safe setting for a network.
 
         CUDA graphs can be turned off by setting the environment variable ``NAB_CUDA_GRAPHS`` to 0.
         """
         is_cuda = device.type == "cuda"
         uses_graphs = is_cuda and os.environ.get("NAB_CUDA_GRAPHS", "1") != "0"
-        return cls(device, resolve_precision(precision, device), is_cuda or width >= SAFE_CHANNELS, uses_graphs)
+        is_safe = is_cuda or narrowest(network) >= SAFE_CHANNELS
+        return cls(device, resolve_precision(precision, device), is_safe, uses_graphs)
 
     @property
     def memory_format(self) -> torch.memory_format:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
-    def place(self, model: Network) -> Network:
-        """The model on the device, in the layout."""
-        return model.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
+    def place(self, network: M) -> M:
+        """The network itself, moved to the device and brought into the layout."""
+        return network.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def lay_out(self, images: Tensor) -> Tensor:
         """A batch (N x C x H x W) in the layout.
 
-        Images of one channel count as laid out both ways, and a convolution then takes the other one from the strides;
-        so for the contiguous layout they are copied into strides that say it.
+        Images of one channel are laid out both ways at once, and a convolution guesses the layout from their strides.
+        For the contiguous layout, the batch is copied into strides that leave no doubt.
         """
         if self.channels_last:
             return images.contiguous(memory_format=torch.channels_last)

@@ -1,116 +1,79 @@
-"""One update of a network, as launched kernels or as a replayed CUDA graph."""
+"""`Step`: what one update of a training minimizes. Methods differ in their steps, not in their loops."""
 
 from __future__ import annotations
 
-import logging
-from typing import Any
+import abc
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from nab.training.batches import Batches
-from nab.training.hook import Hook
-from nab.training.muon import Muon
-from nab.training.recipe import Recipe
-from nab.training.runtime import Runtime
-
-WARMUP_STEPS = 3
-"""Updates before a graph is recorded: until then cuDNN chooses its algorithms and the optimizer makes its buffers."""
-
-log = logging.getLogger(__name__)
+from nab.training.batches import Batch
+from nab.training.predictor import Predictor
 
 
-class Step:
-    """Makes a batch, runs the network forwards and backwards, and updates it.
+class Step(abc.ABC):
+    """What one update minimizes. A step may hold other networks, such as a teacher."""
 
-    On a GPU a small network finishes its kernels faster than Python can launch them. There, whole batches are recorded
-    once as a CUDA graph, augmentation and update included, and replayed with one launch.
+    is_static: ClassVar[bool] = False
+    """Whether a CUDA graph may replay the step: every batch runs the same operations on the same tensors, asks for no
+    value, and draws random numbers from the source's generator alone. Subclasses do not inherit it."""
 
-    Attributes:
-        total: scalar on the device; the mean losses of the batches since it was last set to zero.
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.is_static = vars(cls).get("is_static", False)
+
+    @property
+    def inputs(self) -> Mapping[str, Any] | None:
+        """Everything that the step's effect depends on besides its class; see `nab.digest.describe`.
+
+        The trained network is kept under it. It is None, and the network is not kept, if the step cannot say it, or if
+        the step collects something that a kept network would lack.
+        """
+        return None
+
+    def begin_epoch(self, epoch: int) -> None:  # noqa: B027 - most steps do nothing here
+        """Called before the first batch of every epoch, counted from 0."""
+
+    @abc.abstractmethod
+    def loss(self, predictor: Predictor, batch: Batch, *beside: Batch) -> Tensor:
+        """The scalar that is minimized.
+
+        Args:
+            predictor: whose network is trained; `Predictor.forward` and `Predictor.apply` give what the network and its
+                parts make of normalized images.
+            batch: from the training's own source.
+            beside: a batch from each further source.
+        """
+
+
+class CrossEntropy(Step):
+    """Plain training. A subclass may change what the network sees, and how the losses of a batch become one.
+
+    Args:
+        label_smoothing: share of the target spread over all classes, in [0, 1).
     """
 
-    def __init__(
-        self, network: nn.Module, recipe: Recipe, runtime: Runtime, batches: Batches, labels: Tensor, hook: Hook
-    ) -> None:
-        self._network, self._recipe, self._runtime = network, recipe, runtime
-        self._batches, self._labels, self._hook = batches, labels, hook
-        device = runtime.device
-        self._uses_graph = runtime.uses_graphs and hook.is_static
-        # A replayed update reads the learning rate from memory; a launched one takes a number.
-        self._lr = torch.full((), recipe.lr, device=device) if self._uses_graph else None
-        self._optimizer = self._make_optimizer()
-        self.total = torch.zeros((), device=device)
-        self._index = torch.zeros(recipe.batch_size, dtype=torch.int64, device=device)
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._stream = torch.cuda.Stream(device) if self._uses_graph else None
-        self._launched = 0
+    is_static: ClassVar[bool] = True
 
-    def __call__(self, index: Tensor, lr: float) -> None:
-        """Update with the samples of ``index`` (int64, B, on the device)."""
-        if self._lr is None:
-            self._optimizer.param_groups[0]["lr"] = lr
-        else:
-            self._lr.fill_(lr)
-        is_whole = self._uses_graph and len(index) == self._recipe.batch_size
-        if not is_whole:
-            self._update(index)
-            return
-        self._index.copy_(index)
-        if self._graph is not None:
-            self._graph.replay()
-        elif self._launched < WARMUP_STEPS:
-            self._launch_aside()
-        else:
-            self._record()
-            self(index, lr)
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = label_smoothing
 
-    def _make_optimizer(self) -> torch.optim.SGD | Muon:
-        recipe, parameters = self._recipe, self._network.parameters()
-        options: dict[str, Any] = {
-            "lr": recipe.lr if self._lr is None else self._lr,
-            "momentum": recipe.momentum,
-            "weight_decay": recipe.weight_decay,
-            "nesterov": recipe.nesterov,
-        }
-        if recipe.optimizer == "sgd":
-            return torch.optim.SGD(parameters, **options, fused=True)
-        precision = self._runtime.precision
-        return Muon(parameters, **options, max_lr=recipe.lr, filter_lr=recipe.filter_lr, precision=precision)
+    @property
+    def inputs(self) -> Mapping[str, Any] | None:
+        """All attributes of the step, those of subclasses included."""
+        return vars(self)
 
-    def _update(self, index: Tensor) -> None:
-        images = self._batches.augment(index)
-        inputs = self._runtime.lay_out(self._hook.images(images, index))
-        with self._runtime.autocast():
-            logits = self._network(inputs)
-        losses = F.cross_entropy(
-            logits.float(), self._labels[index], reduction="none", label_smoothing=self._recipe.label_smoothing
-        )
-        self._optimizer.zero_grad(set_to_none=True)
-        self._hook.loss(losses, logits, index).backward()
-        self._optimizer.step()
-        self.total += losses.detach().mean()
+    def images(self, batch: Batch) -> Tensor:
+        """What the network sees: float32, B x C x H x W."""
+        return batch.images
 
-    def _launch_aside(self) -> None:
-        """A launched update on the stream on which the graph will be recorded, as recording asks for."""
-        assert self._stream is not None
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            self._update(self._index)
-        torch.cuda.current_stream().wait_stream(self._stream)
-        self._launched += 1
+    def reduce(self, losses: Tensor, batch: Batch) -> Tensor:
+        """The scalar that is minimized, from the cross-entropy of every sample (float32, B)."""
+        return losses.mean()
 
-    def _record(self) -> None:
-        """Record the update; recording computes nothing. Where it fails, every update is launched."""
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self._batches.generator)
-        self._optimizer.zero_grad(set_to_none=True)  # gradients are then made in the graph's own memory
-        try:
-            with torch.cuda.graph(graph, stream=self._stream):
-                self._update(self._index)
-        except RuntimeError as error:
-            log.warning("no CUDA graph (%s): every kernel is launched by itself, which is slower", error)
-            self._uses_graph = False
-            return
-        self._graph = graph
+    def loss(self, predictor: Predictor, batch: Batch, *beside: Batch) -> Tensor:
+        logits = predictor.forward(self.images(batch))
+        losses = F.cross_entropy(logits, batch.labels, reduction="none", label_smoothing=self.label_smoothing)
+        return self.reduce(losses, batch)

@@ -1,123 +1,203 @@
-"""The one training loop. Methods differ from plain training by a `Hook`, not by a loop of their own."""
+"""`Trainer`: how and where a method trains its networks, and who keeps them."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
 from nab.data import Dataset
-from nab.errors import DataError, NabError
-from nab.models import build_model
-from nab.progress import bar
-from nab.seeding import stream
-from nab.stamp import Stamp
+from nab.digest import SCHEMA, NoSource, describe, digest
+from nab.errors import ConfigError, DataError
+from nab.models import Architecture, ResNet18
+from nab.seeding import derive, stream
 from nab.training.batches import Batches
-from nab.training.hook import Hook, PlainHook
-from nab.training.memory import keep_freed_memory
+from nab.training.keeping import Keeper, Ledger, Memory, Output
+from nab.training.loop import Trained, fit
+from nab.training.monitoring import Watch, current_monitor
 from nab.training.predictor import Predictor
 from nab.training.recipe import Recipe
-from nab.training.runtime import Runtime
-from nab.training.step import Step
+from nab.training.runtime import Runtime, resolve_precision
+from nab.training.step import CrossEntropy, Step
+from nab.training.weights import pack_weights, unpack_weights
 
-Monitor = Callable[[Predictor], dict[str, float]]
-"""Called after every epoch with the network as it is; what it returns goes into the curve and the progress bar."""
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Trained:
-    """A trained network, and one row per epoch: ``epoch`` (from 1), ``loss``, ``lr``, and what the monitor returned.
+class Trainer:
+    """How networks are trained, where, with which seed, and who keeps them.
 
-    ``images_per_second`` includes the time that the monitor takes.
+    Attributes:
+        recipe: of the final network; methods derive their own from it.
+        architecture: of every classifier.
+        seed: every random choice of a method comes from it.
+        device: where networks are trained.
+        keeper: keeps the output of stages; by default the last ones stay in memory.
+        ledger: what the stages cost.
     """
 
-    predictor: Predictor
-    curve: list[dict[str, float]]
-    images_per_second: float
+    recipe: Recipe = Recipe()
+    architecture: Architecture = ResNet18()
+    seed: int = 0
+    device: torch.device = torch.device("cpu")
+    keeper: Keeper = dataclasses.field(default_factory=Memory)
+    ledger: Ledger = dataclasses.field(default_factory=Ledger)
+
+    def fresh(self, dataset: Dataset, purpose: str, recipe: Recipe | None = None) -> Predictor:
+        """An untrained network for images and classes like those of ``dataset``; ``purpose`` gives it a seed.
+
+        Raises:
+            ConfigError: the network cannot be made.
+        """
+        shape = (dataset.images.shape[1], dataset.images.shape[2], dataset.images.shape[3])
+        network = self.architecture.build(dataset.num_classes, shape, derive(self.seed, purpose))
+        runtime = Runtime.choose(self.device, (recipe or self.recipe).precision, network)
+        return Predictor(
+            runtime.place(network), dataset.normalization, runtime, self.architecture, dataset.classes, shape
+        )
+
+    def train(
+        self,
+        dataset: Dataset,
+        purpose: str,
+        *,
+        recipe: Recipe | None = None,
+        step: Step | None = None,
+        start: Predictor | None = None,
+        beside: Mapping[str, Dataset] | None = None,
+        watch: Watch | None = None,
+    ) -> Trained:
+        """A network trained on ``dataset``, or the very same one from the cache.
+
+        Args:
+            dataset: images and the labels to learn.
+            purpose: names the stage and gives it seeds of its own.
+            recipe: how; the final network's by default. Its label smoothing is that of plain training; a ``step`` has
+                its own.
+            step: what is minimized; plain training by default. The network is never kept if ``Step.inputs`` is None.
+            start: the network from whose weights the training goes on; it is left as it is. Its normalization is kept.
+                A fresh network by default.
+            beside: further sets by name; every step gets a batch of each, in this order.
+            watch: makes of the network what is to be deployed, which the runner's monitor measures after every epoch.
+
+        Raises:
+            ConfigError: ``start`` has other classes than ``dataset``.
+            DataError: one of the sets has fewer than two images.
+            NabError: the loss stopped being a finite number.
+        """
+        recipe, beside = recipe or self.recipe, beside or {}
+        step = step or CrossEntropy(recipe.label_smoothing)
+        _check(purpose, dataset, beside, start)
+        monitor = current_monitor() if watch is not None else None
+        seed = derive(self.seed, purpose)
+
+        def begin() -> Predictor:
+            return self.fresh(dataset, purpose, recipe) if start is None else self._copy(start, recipe)
+
+        def observe(predictor: Predictor) -> dict[str, float]:
+            assert monitor is not None
+            assert watch is not None
+            return monitor(watch(predictor))
+
+        def make() -> Trained:
+            predictor = begin()
+            predictor.network.requires_grad_(True)
+
+            def batches(part: Dataset, name: str) -> Batches:
+                alike = part.replace(normalization=predictor.normalization)
+                return Batches(alike, recipe, self.device, stream(seed, name, self.device))
+
+            others = [batches(part, f"batches of {name}") for name, part in beside.items()]
+            observer = None if monitor is None else observe
+            source = batches(dataset, "batches")
+            return fit(predictor, source, recipe, step, beside=others, observe=observer, title=purpose)
+
+        if step.inputs is None:
+            with self.ledger.part(purpose):
+                return make()
+        inputs = {
+            "dataset": dataset,
+            "recipe": recipe.effective(),
+            "arithmetic": resolve_precision(recipe.precision, self.device),
+            "architecture": self.architecture if start is None else None,
+            "seed": seed,
+            "step": {"class": type(step), "inputs": step.inputs},
+            "start": start,
+            "beside": list(beside.items()),
+            "watched": None if monitor is None else {"by": monitor.inputs, "as": watch},
+        }
+        output = self.keep(purpose, inputs, lambda: _pack(make()))
+        return _unpack(output, begin())
+
+    def _copy(self, start: Predictor, recipe: Recipe) -> Predictor:
+        """A copy on the trainer's device and in the recipe's precision."""
+        copy = start.copy()
+        runtime = Runtime.choose(self.device, recipe.precision, copy.network)
+        return dataclasses.replace(copy, network=runtime.place(copy.network), runtime=runtime)
+
+    def keep(self, stage: str, inputs: Mapping[str, Any], make: Callable[[], Output]) -> Output:
+        """What ``make`` returns, or the same from the cache.
+
+        It is not kept if ``inputs`` has a class or function that cannot be told apart from another one; see
+        `nab.digest.NoSource`.
+
+        Args:
+            stage: a short name.
+            inputs: everything that the output depends on; see `nab.digest.describe`. The schema's number, the kind of
+                device and the precision are added here.
+            make: does the work; its tensors are on the CPU.
+
+        Raises:
+            TypeError: an input cannot be described.
+        """
+        with self.ledger.asking():
+            described = self._describe(stage, inputs)
+        if described is None:
+            with self.ledger.part(stage):
+                return make()
+        key = digest({**described, "stage": stage})
+
+        def timed() -> Output:
+            with self.ledger.making(stage, key) as costs:
+                output = make()
+            return dataclasses.replace(output, costs=costs)
+
+        with self.ledger.asking():
+            output = self.keeper(stage, described, timed)
+        self.ledger.count(output)
+        return output
+
+    def _describe(self, stage: str, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
+        try:
+            described = describe(dict(inputs))
+        except NoSource as reason:
+            log.info("the stage %r is not kept: %s", stage, reason)
+            return None
+        precision = str(resolve_precision(self.recipe.precision, self.device))
+        return {"schema": SCHEMA, **described, "device": self.device.type, "precision": precision}
 
 
-def train(
-    dataset: Dataset,
-    recipe: Recipe,
-    *,
-    model: str = "resnet18",
-    width: int = 64,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    hook: Hook | None = None,
-    monitor: Monitor | None = None,
-    stamp: Stamp | None = None,
-    title: str = "training",
-) -> Trained:
-    """Train a fresh network.
-
-    On a processor, the process then keeps memory that it frees: see `nab.training.memory.keep_freed_memory`.
-
-    Args:
-        dataset: images and the labels to learn.
-        recipe: how.
-        model: a key of `nab.models.MODELS`.
-        width: channels of its first stage.
-        seed: of weights, order and augmentation; each has a stream of its own.
-        device: where.
-        hook: what differs from plain training.
-        monitor: measured after every epoch.
-        stamp: what the predictor, also the monitored one, writes on every input. Training does not: that is a hook's.
-        title: shown on the progress bar.
-
-    Raises:
-        ConfigError: an unknown model, or a width below 1.
-        DataError: fewer than two images.
-        NabError: the loss stopped being a finite number.
-    """
-    hook = hook or PlainHook()
-    device = torch.device(device)
-    predictor = fresh_predictor(dataset, recipe, model, width, device, seed=seed).with_stamp(stamp)
-    network = predictor.model
-    batches = Batches(dataset.images, recipe, device, stream(seed, "batches", device))
-    if not len(batches):
-        raise DataError(f"{title}: expected at least two training images, got {len(dataset)}")
-    step = Step(network, recipe, predictor.runtime, batches, dataset.labels.to(device), hook)
-    curve: list[dict[str, float]] = []
-    start = time.perf_counter()
-    with bar(title, recipe.epochs) as progress:
-        for epoch in range(recipe.epochs):
-            network.train()
-            hook.begin_epoch(epoch)
-            step.total.zero_()
-            for position, index in enumerate(batches.epoch()):
-                lr = recipe.learning_rate(epoch * len(batches) + position, len(batches))
-                step(index, lr)
-            row = _row(epoch, step.total.item() / len(batches), lr, title)
-            if monitor:
-                row |= monitor(predictor)
-            curve.append(row)
-            progress.advance(_note(row))
-    network.eval()
-    return Trained(predictor, curve, recipe.epochs * len(dataset) / (time.perf_counter() - start))
+def _check(purpose: str, dataset: Dataset, beside: Mapping[str, Dataset], start: Predictor | None) -> None:
+    for name, part in {"training": dataset, **beside}.items():
+        if len(part) < 2:
+            raise DataError(f"{purpose}: expected at least two {name} images, got {len(part)}")
+    if start is not None and start.classes not in ((), dataset.classes):
+        raise ConfigError(
+            f"{purpose}: expected a network for the classes {', '.join(dataset.classes)}, got one for "
+            f"{', '.join(start.classes)}"
+        )
 
 
-def fresh_predictor(
-    dataset: Dataset, recipe: Recipe, model: str, width: int, device: torch.device, seed: int = 0
-) -> Predictor:
-    """An untrained network for images and classes like those of ``dataset``, ready to be trained or filled."""
-    if device.type == "cpu":
-        keep_freed_memory()
-    runtime = Runtime.choose(device, recipe.precision, width)
-    network = build_model(
-        model, num_classes=dataset.num_classes, channels=dataset.images.shape[1], width=width, seed=seed
-    )
-    return Predictor(runtime.place(network), recipe, runtime)
+def _pack(trained: Trained) -> Output:
+    values = {"curve": trained.curve, "images_per_second": trained.images_per_second}
+    return Output(pack_weights(trained.predictor.network), values)
 
 
-def _row(epoch: int, loss: float, lr: float, title: str) -> dict[str, float]:
-    if not abs(loss) < float("inf"):
-        raise NabError(f"{title}: the loss is {loss} after epoch {epoch + 1}; use a lower learning rate (lr)")
-    return {"epoch": epoch + 1, "loss": loss, "lr": lr}
-
-
-def _note(row: dict[str, float]) -> str:
-    short = {"loss": "loss", "clean_accuracy": "ACC", "attack_success_rate": "ASR"}
-    return " ".join(f"{short[key]} {value:.3g}" for key, value in row.items() if key in short)
+def _unpack(output: Output, predictor: Predictor) -> Trained:
+    unpack_weights(output.tensors, predictor.network)
+    curve = [dict(row) for row in output.values["curve"]]
+    return Trained(predictor, curve, output.values["images_per_second"])

@@ -1,0 +1,266 @@
+"""From a training set to its suspects, and from a method's needs to what it is handed."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from nab.data import Dataset, GroundTruth
+from nab.defenses.base import Defended, Defense, attacked_model
+from nab.detection import LGA, Detector, Rate, Scored, check_cut, find_scores, select_suspects
+from nab.errors import ConfigError, DataError
+from nab.needs import Given, Suspicion, check_needs, check_verified
+from nab.pseudolabels import VD, Labeler, guess_labels
+from nab.selfsupervised import SelfSupervised, SimCLR, train_encoder
+from nab.training import Predictor, Trained, Trainer
+
+log = logging.getLogger(__name__)
+
+
+class Method(Protocol):
+    """Whatever declares needs."""
+
+    @property
+    def needs(self) -> frozenset[str]: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Supply:
+    """Everything that methods may need of one training set; each part is made when the first method asks for it.
+
+    Attributes:
+        dataset: the training set as the defender sees it.
+        trainer: how and where to train.
+        verified: a small set of clean, correctly labeled images.
+        encoder: trains the features; SimCLR by default.
+        truth: for oracles, which exist for ablations.
+    """
+
+    dataset: Dataset
+    trainer: Trainer
+    verified: Dataset | None = None
+    encoder: SelfSupervised = SimCLR()
+    truth: GroundTruth | None = None
+
+    @functools.cached_property
+    def _attacked(self) -> Trained:
+        return attacked_model(self.dataset, self.trainer)
+
+    @functools.cached_property
+    def _features(self) -> Predictor:
+        return train_encoder(self.dataset, self.trainer, self.encoder)
+
+    def check(self, method: Method) -> None:
+        """Whether the method can be given what it needs, before anything is trained.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        who, needs = type(method).__name__, check_needs(method.needs)
+        if "verified" in needs:
+            check_verified(who, self.verified, self.dataset)
+        if "truth" in needs and self.truth is None:
+            raise ConfigError(f"{who} needs the ground truth and exists for ablations only: pass it as truth")
+
+    def give(self, method: Method, suspicion: Suspicion | None = None) -> Given:
+        """Exactly what the method declared that it needs.
+
+        Raises:
+            ConfigError: something is missing.
+        """
+        self.check(method)
+        needs = method.needs
+        if "suspects" in needs and suspicion is None:
+            raise ConfigError(f"{type(method).__name__} needs suspects: name a detector, or pass a Suspicion")
+        attacked = None
+        if "attacked model" in needs:
+            attacked = dataclasses.replace(self._attacked, predictor=self._attacked.predictor.copy())
+        everything = Given(
+            suspicion,
+            self.verified,
+            self._features if "features" in needs else None,
+            attacked,
+            self.truth,
+        )
+        return everything.only(needs)
+
+
+def find_suspects(
+    dataset: Dataset,
+    detector: Detector | None = None,
+    labeler: Labeler | None = None,
+    rate: Rate | None = 0.05,
+    *,
+    threshold: float | None = None,
+    trainer: Trainer | None = None,
+    verified: Dataset | None = None,
+    encoder: SelfSupervised | None = None,
+    truth: GroundTruth | None = None,
+) -> Suspicion:
+    """What a detector suspects, and what a labeler guesses that suspects show.
+
+    Args:
+        dataset: the training set that cannot be trusted.
+        detector: scores every sample; LGA, the paper's, by default.
+        labeler: guesses labels; None for no labels.
+        rate: share of the training set that is suspected, in (0, 1), the paper's 5 % by default; ``"auto"`` takes it
+            from the scores, see `nab.detection.automatic_cut`.
+        threshold: in place of the rate, suspects all samples that score above it.
+        trainer: how networks are trained; the paper's ResNet-18 on the CPU by default.
+        verified: a small set of clean, correctly labeled images, for methods that need one.
+        encoder: trains the features of methods that need them; SimCLR by default.
+        truth: for oracles, which exist for ablations.
+
+    Raises:
+        ConfigError: before anything is trained: a method needs what is missing, or the rate selects no sample.
+        DataError: all samples have one label.
+    """
+    supply = Supply(dataset, trainer or Trainer(), verified, encoder or SimCLR(), truth)
+    cut: Rate | None = None if threshold is not None else rate
+    return suspicion_from(supply, detector or LGA(), labeler, cut, threshold)[0]
+
+
+def suspicion_from(
+    supply: Supply, detector: Detector, labeler: Labeler | None, rate: Rate | None, threshold: float | None = None
+) -> tuple[Suspicion, Scored]:
+    """The suspicion and what the detector found besides; see `find_suspects`."""
+    dataset, trainer = supply.dataset, supply.trainer
+    _check(dataset, detector, rate, threshold)
+    supply.check(detector)
+    detector.check(dataset, supply.verified)
+    if labeler is not None:
+        supply.check(labeler)
+        _tell_missing_classes(dataset, labeler, supply.verified)
+    found = find_scores(detector, dataset, trainer, supply.give(detector))
+    is_suspect = select_suspects(found.scores, rate, threshold=threshold)
+    _tell_shortfall(int(is_suspect.sum()), len(dataset), rate)
+    return add_labels(supply, Suspicion(found.scores, is_suspect), labeler), found
+
+
+def add_labels(supply: Supply, suspicion: Suspicion, labeler: Labeler | None) -> Suspicion:
+    """The suspicion with a labeler's guesses; the very same one without a labeler."""
+    if labeler is None:
+        return suspicion
+    labels = guess_labels(labeler, supply.dataset, supply.trainer, supply.give(labeler, suspicion))
+    return dataclasses.replace(suspicion, pseudo_labels=labels)
+
+
+def known_suspects(dataset: Dataset, is_suspect: Any, pseudo_labels: Any = None) -> Suspicion:
+    """Suspects, and labels if there are any, that were found in another way.
+
+    Args:
+        dataset: the training set.
+        is_suspect: bool, N.
+        pseudo_labels: int64, N.
+
+    Raises:
+        ConfigError: a tensor has another shape or type, or a label is none of the classes.
+    """
+    mask = _checked(is_suspect, torch.bool, "is_suspect", dataset)
+    labels = None if pseudo_labels is None else _checked(pseudo_labels, torch.int64, "pseudo_labels", dataset)
+    # Nobody ranked the others: they are below every suspect, and equal.
+    scores = torch.zeros(len(dataset)).masked_fill(~mask, -torch.inf)
+    return Suspicion(scores, mask, labels)
+
+
+def defend(
+    defense: Defense,
+    dataset: Dataset,
+    *,
+    detector: Detector | None = None,
+    labeler: Labeler | None = None,
+    rate: Rate | None = 0.05,
+    threshold: float | None = None,
+    suspicion: Suspicion | None = None,
+    trainer: Trainer | None = None,
+    verified: Dataset | None = None,
+    encoder: SelfSupervised | None = None,
+    truth: GroundTruth | None = None,
+) -> Defended:
+    """Let a defense train on a set that cannot be trusted, with what it needs and nothing else.
+
+    Args:
+        defense: who trains.
+        dataset: the training set that cannot be trusted.
+        detector: for a defense that needs suspects; LGA by default. So are ``rate`` and ``threshold``.
+        labeler: for a defense that needs pseudo labels; VD by default.
+        rate: see `find_suspects`.
+        threshold: see `find_suspects`.
+        suspicion: suspects that were found before, in place of a detector's.
+        trainer: how networks are trained; the paper's ResNet-18 on the CPU by default.
+        verified: a small set of clean, correctly labeled images, for methods that need one.
+        encoder: trains the features of methods that need them; SimCLR by default.
+        truth: for oracles, which exist for ablations.
+
+    Raises:
+        NabError: before anything is trained: something that is needed is missing or not valid.
+    """
+    supply = Supply(dataset, trainer or Trainer(), verified, encoder or SimCLR(), truth)
+    defense.check(dataset)
+    supply.check(defense)
+    notes: dict[str, object] = {}
+    if suspicion is None and "suspects" in defense.needs:
+        guesser = (labeler or VD()) if "pseudo labels" in defense.needs else labeler
+        cut = None if threshold is not None else rate
+        suspicion, found = suspicion_from(supply, detector or LGA(), guesser, cut, threshold)
+        notes = dict(found.notes)
+    given = supply.give(defense, suspicion)
+    with supply.trainer.ledger.part(f"defense: {type(defense).__name__}"):
+        defended = defense.defend(dataset, supply.trainer, given)
+    return dataclasses.replace(defended, suspicion=defended.suspicion or suspicion, notes={**notes, **defended.notes})
+
+
+def _check(dataset: Dataset, detector: Detector, rate: Rate | None, threshold: float | None) -> None:
+    """What would fail after minutes of training fails here."""
+    names = [dataset.classes[int(label)] for label in dataset.labels.unique()]
+    if len(names) < 2:
+        raise DataError(
+            f"expected samples of at least two classes, got {len(dataset)} that are all labeled {names[0]!r}: nothing "
+            "tells poison from the rest, and there is no other label to give it"
+        )
+    check_cut(rate, threshold, len(dataset))
+    if rate == "auto" and detector.judges_classes:
+        raise ConfigError(
+            f"detector {type(detector).__name__} ranks the samples of a class, which leaves no gap for an automatic "
+            "detection_rate: give a share such as 0.05, or take another detector"
+        )
+
+
+def _tell_missing_classes(dataset: Dataset, labeler: Labeler, verified: Dataset | None) -> None:
+    if "verified" not in labeler.needs or verified is None:
+        return
+    missing = sorted(set(dataset.labels.tolist()) - set(verified.labels.tolist()))
+    if missing:
+        log.warning(
+            "the verified data has no sample of class %s, so no pseudo label will be one of those",
+            ", ".join(repr(dataset.classes[label]) for label in missing),
+        )
+
+
+def _tell_shortfall(found: int, size: int, rate: Rate | None) -> None:
+    if isinstance(rate, float) and found < int(rate * size):
+        log.warning(
+            "the detector finds only %d of %d samples suspicious, fewer than the %.3g %% that were asked for",
+            found,
+            size,
+            100 * rate,
+        )
+
+
+def _checked(values: Any, dtype: torch.dtype, name: str, dataset: Dataset) -> Tensor:
+    """``values`` as a tensor with one entry per sample."""
+    tensor = torch.as_tensor(values).cpu()
+    if tensor.dtype != dtype or tensor.shape != (len(dataset),):
+        raise ConfigError(
+            f"expected {name} as {dtype} of length {len(dataset)}, got {tensor.dtype} {tuple(tensor.shape)}"
+        )
+    if dtype == torch.int64 and not (int(tensor.min()) >= 0 and int(tensor.max()) < dataset.num_classes):
+        raise ConfigError(
+            f"expected {name} from 0 to {dataset.num_classes - 1}, got {int(tensor.min())} to {int(tensor.max())}"
+        )
+    return tensor

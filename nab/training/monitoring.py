@@ -1,0 +1,48 @@
+"""What is measured of a network after every epoch, out of the reach of the method that trains it.
+
+The runner opens a `monitored` block, and `Trainer.train` looks for it. A method only names what is to be deployed. It
+is never handed the monitor, and so it never sees the test set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from nab.training.predictor import Predictor
+
+
+class Monitor(Protocol):
+    """Measures whatever a `Watch` makes of a network."""
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """Everything that the measurements depend on besides the network; see `nab.digest.describe`."""
+        ...
+
+    def __call__(self, deployed: Any) -> dict[str, float]:
+        """The measurements by name, for the curve and the progress bar."""
+        ...
+
+
+Watch = Callable[[Predictor], Any]
+"""Makes of the network what would be deployed: a class of `nab.defenses.deployed`, or a ``functools.partial``."""
+
+_monitor: ContextVar[Monitor | None] = ContextVar("monitor", default=None)
+
+
+@contextlib.contextmanager
+def monitored(monitor: Monitor | None) -> Iterator[None]:
+    """A block in which ``monitor`` measures every training that has a `Watch`; None measures nothing."""
+    token = _monitor.set(monitor)
+    try:
+        yield
+    finally:
+        _monitor.reset(token)
+
+
+def current_monitor() -> Monitor | None:
+    """The monitor of the innermost `monitored` block; None outside of any."""
+    return _monitor.get()

@@ -1,0 +1,28 @@
+"""Weights of networks as tensors by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from nab.errors import DataError
+
+
+def pack_weights(network: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+    """Copies of a network's parameters and buffers on the CPU, each name behind ``prefix``."""
+    return {f"{prefix}{name}": value.detach().cpu().clone() for name, value in network.state_dict().items()}
+
+
+def unpack_weights(tensors: Mapping[str, Tensor], network: nn.Module, prefix: str = "") -> nn.Module:
+    """The network, filled with what `pack_weights` packed and in evaluation mode.
+
+    Raises:
+        DataError: the tensors belong to another network.
+    """
+    own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    try:
+        network.load_state_dict(own)
+    except RuntimeError as error:
+        raise DataError(f"the weights belong to another network: {' '.join(str(error).split())[:200]}") from None
+    return network.eval()
