@@ -1,0 +1,1 @@
+"""Defenses that judge images when they are answered."""

@@ -1,0 +1,1 @@
+"""Defenses that repair a network which was trained on poison."""
