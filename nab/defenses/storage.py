@@ -1,0 +1,192 @@
+"""Saving and loading what was deployed: one safetensors file, whose header says in JSON what the tensors are.
+
+Nothing in a file is executed: a network is made again by an architecture of `nab.models`, or handed over by the caller.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from nab import __version__
+from nab.data import Normalization
+from nab.defenses.deployed import Deployed
+from nab.digest import SCHEMA
+from nab.errors import ConfigError, DataError
+from nab.files import write_atomically
+from nab.models import MODELS, Architecture, Custom, as_network
+from nab.registry import build, make_dataclass, nested_dataclass
+from nab.training import Predictor, Runtime, pack_weights, resolve_device, unpack_weights
+
+HEADER = "nab"
+"""The key of the JSON header among the file's metadata."""
+
+PLAIN = (bool, int, float, str, type(None))
+
+
+def save_deployed(deployed: Deployed, path: str | Path, *, run: str | None = None) -> Path:
+    """Store a deployed defense in one file.
+
+    Args:
+        deployed: what to store.
+        path: of the file; it is written whole or not at all.
+        run: the hash of the run that made it, for the header.
+
+    Returns:
+        the path.
+
+    Raises:
+        ConfigError: a field can be stored neither as a tensor nor as JSON.
+        DataError: the file cannot be written.
+    """
+    target = Path(path).expanduser()
+    tensors: dict[str, Tensor] = {}
+    header = {
+        "schema": SCHEMA,
+        "class": type(deployed).__name__,
+        "fields": {
+            field.name: _encode(getattr(deployed, field.name), field.name, tensors)
+            for field in dataclasses.fields(deployed)
+        },
+        "run": run,
+        "versions": {"nab": __version__, "torch": torch.__version__},
+    }
+    metadata = {HEADER: json.dumps(header)}
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    try:
+        write_atomically(target, lambda temporary: save_file(whole, temporary, metadata=metadata))
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{target} cannot be written ({error})") from None
+    return target
+
+
+def load_deployed(path: str | Path, *, device: str = "auto", network: nn.Module | None = None) -> Deployed:
+    """What `save_deployed` stored, ready to answer.
+
+    Args:
+        path: of the file.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        network: a network of the stored one's kind, whose weights are replaced; needed for a network of your own, which
+            no file can make.
+
+    Raises:
+        ConfigError: the class that was deployed is not known here, or the network must be handed over.
+        DataError: the file is missing, damaged, none of ours, or of another version.
+    """
+    source = Path(path).expanduser()
+    header, tensors = _read(source)
+    kind = Deployed.kinds.get(header["class"])
+    if kind is None:
+        raise ConfigError(
+            f"{source} holds a {header['class']!r}, which is not known here: import the module that defines it first"
+        )
+    hints = typing.get_type_hints(kind)
+    where = resolve_device(device)
+    try:
+        fields = {
+            name: _decode(value, hints[name], name, tensors, where, network) for name, value in header["fields"].items()
+        }
+        return kind(**fields)
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{source} does not fit this version of {header['class']} ({error})") from None
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The header and all tensors.
+
+    Raises:
+        DataError: see `load_deployed`.
+    """
+    try:
+        with safe_open(path, framework="pt") as stored:
+            header = json.loads((stored.metadata() or {})[HEADER])
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except KeyError:
+        raise DataError(f"{path} was not written by save_deployed: it has no header {HEADER!r}") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged or no safetensors file ({error})") from None
+    if not isinstance(header, dict) or header.get("schema") != SCHEMA:
+        found = header.get("schema") if isinstance(header, dict) else None
+        raise DataError(f"{path} was written by another version (schema {found}, this version reads {SCHEMA})")
+    return header, tensors
+
+
+def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """A field as JSON; its tensors are added to ``tensors`` under names that begin with the field's."""
+    if isinstance(value, PLAIN):
+        return value
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu()
+        return {"tensor": name}
+    if isinstance(value, Predictor):
+        tensors |= pack_weights(value.network, f"{name}.")
+        return {
+            "weights": f"{name}.",
+            "architecture": _encode_architecture(value.architecture),
+            "normalization": dataclasses.asdict(value.normalization),
+            "precision": str(value.runtime.precision).removeprefix("torch."),
+            "classes": list(value.classes),
+            "shape": list(value.shape),
+        }
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {"values": dataclasses.asdict(value)}
+    if isinstance(value, tuple) and all(isinstance(part, PLAIN) for part in value):
+        return list(value)
+    raise ConfigError(f"field {name!r} cannot be stored: it is a {type(value).__name__}")
+
+
+def _encode_architecture(architecture: Architecture | None) -> dict[str, Any] | None:
+    """Name and parameters; None for a network that no file can make."""
+    names = {kind: name for name, kind in MODELS.items()}
+    if architecture is None or isinstance(architecture, Custom) or type(architecture) not in names:
+        return None
+    return {"name": names[type(architecture)], "params": dataclasses.asdict(architecture)}
+
+
+def _decode(
+    value: Any,
+    hint: Any,
+    name: str,
+    tensors: Mapping[str, Tensor],
+    device: torch.device,
+    network: nn.Module | None,
+) -> Any:
+    """The reverse of `_encode`; ``hint`` is the field's type."""
+    if isinstance(value, dict) and "weights" in value:
+        return _decode_predictor(value, tensors, device, network)
+    if isinstance(value, dict) and "tensor" in value:
+        return tensors[value["tensor"]].to(device)
+    if isinstance(value, dict) and "values" in value:
+        kind = nested_dataclass(hint)
+        if kind is None:
+            raise TypeError(f"field {name} is no dataclass")
+        return make_dataclass(f"field {name!r}", kind, value["values"])
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _decode_predictor(
+    value: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device, network: nn.Module | None
+) -> Predictor:
+    shape, classes, told = tuple(value["shape"]), tuple(value["classes"]), value["architecture"]
+    architecture = None if told is None else build("model", told["name"], MODELS, told["params"])
+    if network is not None:
+        empty = as_network(network, shape)
+    elif architecture is not None:
+        empty = architecture.build(len(classes), shape)
+    else:
+        raise ConfigError("the file holds a network of somebody's own: pass one of its kind as network")
+    filled = unpack_weights(tensors, empty, value["weights"])
+    runtime = Runtime.choose(device, value["precision"], filled)
+    normalization = make_dataclass("normalization", Normalization, value["normalization"])
+    return Predictor(runtime.place(filled), normalization, runtime, architecture, classes, shape)
