@@ -2,37 +2,37 @@
 
     python benchmarks/arithmetic.py [--width 64 16] [--batch-size 64 128 512] [--repeats 3]
 
-The floating-point operations of one image, forwards and backwards, times images per second, over the fastest matrix
-multiplication that the device does here in the same precision with the same threads. Both are measured in turn.
+The share is that of two rates of floating-point operations. The first is what training needs for an image, forwards and
+backwards, times its images per second; the second is the fastest matrix multiplication on the same device in the same
+precision with the same threads. Both are measured in turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from common import epoch_seconds, images_of, keep, parse, parser, show, spread, synchronize
+from common import MODEL, epoch_seconds, images_of, keep, parse, parser, show, spread, synchronize, trainer_of
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from nab.models import build_model
-from nab.training import Recipe, Runtime
-from nab.training.memory import keep_freed_memory
+from nab.models import ResNet18
+from nab.training import Recipe
 
-MODEL = "resnet18"
 SIZES = {"cpu": (256, 512, 1024, 2048), "cuda": (2048, 4096, 8192, 16384)}
-"""Sides of the square matrices; the rate counted is that of the size that does best."""
+"""Sides of the square matrices; the size with the highest rate counts."""
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 def flops_per_image(width: int, batch_size: int = 4) -> float:
-    """Operations of the convolutions and the classifier, an addition and a multiplication counted as two."""
-    network = build_model(MODEL, num_classes=10, width=width)
+    """Operations of the convolutions and the classifier; an addition and a multiplication count as two."""
+    network = ResNet18(width).build(10, (3, 32, 32))
     images, labels = torch.zeros(batch_size, 3, 32, 32), torch.zeros(batch_size, dtype=torch.long)
     with FlopCounterMode(display=False) as counter:
         F.cross_entropy(network(images), labels).backward()
@@ -51,7 +51,7 @@ def matrix_rates(precision: torch.dtype, device: torch.device) -> dict[str, floa
         out = torch.empty_like(left)
         rates[f"mm {size}"] = _rate(size, partial(torch.mm, left, right, out=out), device)
         if device.type == "cpu":
-            # 16 images, channels-last, a row of the matrix per pixel; fewer images would not be given to oneDNN.
+            # 16 images, channels-last, a row of the matrix per pixel. With fewer images torch does not call oneDNN.
             images = left.view(16, size // 16, 1, size).permute(0, 3, 1, 2)
             kernel = right.view(size, size, 1, 1).contiguous(memory_format=torch.channels_last)
             rates[f"convolution {size}"] = _rate(size, partial(F.conv2d, images, kernel), device)
@@ -59,7 +59,7 @@ def matrix_rates(precision: torch.dtype, device: torch.device) -> dict[str, floa
 
 
 def _rate(size: int, multiply: Callable[[], object], device: torch.device, least_seconds: float = 0.3) -> float:
-    """The best of many short series: whatever else the machine does only ever makes one slower."""
+    """The best of many short series, because other work of the machine can only make a series slower."""
     multiply()
     series, best, spent = 1, 0.0, 0.0
     while spent < least_seconds:
@@ -98,14 +98,12 @@ def measure(
     dataset = images_of("noise", max(2, round(wanted / batch_size)) * batch_size, given.seed)
     recipe = Recipe(epochs=3, batch_size=batch_size, precision=precision)
     flops = flops_per_image(width)
-    if device.type == "cpu":
-        keep_freed_memory()  # as training does, so that all repetitions are alike
+    trainer = trainer_of(recipe, width, given.seed, device)
     seconds: list[float] = []
     rates: list[dict[str, float]] = []
     for _ in range(given.repeats):
         rates.append(matrix_rates(PRECISIONS[precision], device))
-        found = epoch_seconds(dataset, recipe, model=MODEL, width=width, seed=given.seed, device=device)
-        seconds.append(sum(found) / len(found))
+        seconds.append(statistics.mean(epoch_seconds(dataset, trainer)))
     settings = {
         "model": MODEL,
         "width": width,
@@ -116,9 +114,8 @@ def measure(
         "seed": given.seed,
     }
     measured = {"flops_per_image": flops, "seconds": seconds, "matrix_rates": rates}
-    runtime = Runtime.choose(device, precision, width)
-    keep(given.results, "arithmetic", "training", settings=settings, measured=measured, runtime=runtime)
-    # Each repetition against the matrix rate measured beside it: the machine may be slower in the next one.
+    keep(given.results, "arithmetic", "training", settings=settings, measured=measured, trainer=trainer)
+    # Each repetition is compared with the matrix rate measured beside it, since the machine's speed drifts.
     best = [max(found.values()) for found in rates]
     shares = [100 * flops * len(dataset) / s / rate for s, rate in zip(seconds, best, strict=True)]
     return {

@@ -17,13 +17,18 @@ from rich.console import Console
 from rich.table import Table
 
 from nab.data import Dataset, load
-from nab.experiments.result import describe_commit, describe_device, describe_versions, now
+from nab.experiments.provenance import describe_commit, describe_device, describe_versions, now
 from nab.files import write_atomically
+from nab.models import ResNet18
 from nab.report.benchmarks import Measurement
-from nab.training import Hook, Recipe, Runtime, resolve_device, train
+from nab.seeding import stream
+from nab.training import Batches, Recipe, Step, Trained, Trainer, fit, resolve_device
+from nab.training.memory import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results"
 DATA = ("noise", "digits", "cifar10")
+MODEL = "resnet18"
+"""The network that is trained where its width is an option."""
 
 
 def parser(description: str | None, *, repeats: int) -> argparse.ArgumentParser:
@@ -38,17 +43,20 @@ def parser(description: str | None, *, repeats: int) -> argparse.ArgumentParser:
 
 
 def parse(options: argparse.ArgumentParser, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, torch.device]:
-    """The given options and the device; threads are set."""
+    """The given options and the device. Threads are set, and the process keeps the memory that it frees."""
     given = options.parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
-    return given, resolve_device(given.device)
+    device = resolve_device(given.device)
+    if device.type == "cpu":
+        keep_freed_memory()  # as runs do; so the first repetition is like the others
+    return given, device
 
 
 def images_of(kind: str, count: int, seed: int, data_root: str | None = None) -> Dataset:
-    """``count`` training images in RGB, 32 x 32; speed does not depend on what they show, so noise will do.
+    """``count`` training images in RGB, 32 x 32. Speed does not depend on what they show, so noise will do.
 
-    A source that has fewer images is gone through again.
+    If a source has fewer images, some are taken several times.
     """
     generator = torch.Generator().manual_seed(seed)
     if kind == "noise":
@@ -60,22 +68,34 @@ def images_of(kind: str, count: int, seed: int, data_root: str | None = None) ->
 
 
 def as_rgb(dataset: Dataset) -> Dataset:
-    """Grey images with their one channel three times."""
+    """The dataset with three channels; those of gray images are equal."""
     return dataset.replace(images=dataset.images.expand(-1, 3, -1, -1).contiguous())
 
 
-def epoch_seconds(dataset: Dataset, recipe: Recipe, *, hook: Hook | None = None, **options: Any) -> list[float]:
-    """Seconds of every epoch of `nab.training.train` but the first, in which memory is laid out and graphs recorded.
+def trainer_of(recipe: Recipe, width: int, seed: int, device: torch.device) -> Trainer:
+    """Trains `MODEL` of a width."""
+    return Trainer(recipe, ResNet18(width), seed, device)
 
-    The trainer calls its monitor after each epoch, when the device has finished.
+
+def timed_training(dataset: Dataset, trainer: Trainer, step: Step | None = None) -> tuple[Trained, list[float]]:
+    """A training by `nab.training.fit`, and the seconds of every epoch but the first.
+
+    In the first epoch memory is laid out and CUDA graphs are recorded. An epoch ends when the device has finished.
     """
-    trained = train(dataset, recipe, hook=hook, monitor=lambda _: {"ended": time.perf_counter()}, **options)
+    batches = Batches(dataset, trainer.recipe, trainer.device, stream(trainer.seed, "batches", trainer.device))
+    predictor = trainer.fresh(dataset, "benchmark")
+    trained = fit(predictor, batches, trainer.recipe, step, observe=lambda _: {"ended": time.perf_counter()})
     ends = [row["ended"] for row in trained.curve]
-    return [later - earlier for earlier, later in itertools.pairwise(ends)]
+    return trained, [later - earlier for earlier, later in itertools.pairwise(ends)]
+
+
+def epoch_seconds(dataset: Dataset, trainer: Trainer, step: Step | None = None) -> list[float]:
+    """The seconds of `timed_training`."""
+    return timed_training(dataset, trainer, step)[1]
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what it was told; a processor has no queue."""
+    """Wait until a GPU has finished its work; a processor has no queue."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -87,10 +107,19 @@ def keep(
     *,
     settings: dict[str, Any],
     measured: dict[str, Any],
-    runtime: Runtime,
+    trainer: Trainer,
 ) -> Measurement:
-    """Write one measurement, in place of an earlier one with the same settings on the same machine."""
-    made: dict[str, Any] = {"device": describe_device(runtime), "versions": describe_versions()}
+    """Write one measurement, in place of an earlier one with the same settings on the same machine.
+
+    Args:
+        results: the folder of all benchmarks' measurements.
+        benchmark: the name of the program.
+        what: which of its measurements it is.
+        settings: what was run.
+        measured: what came out.
+        trainer: whose device and precision computed.
+    """
+    made: dict[str, Any] = {"device": describe_device(trainer), "versions": describe_versions()}
     made |= {"commit": describe_commit(), "finished": now()}
     measurement = Measurement(benchmark=benchmark, what=what, settings=settings, measured=measured, **made)
     name = "-".join([_machine(measurement.device), what, *(f"{key}-{value}" for key, value in _key(settings))])
@@ -103,7 +132,7 @@ NAMING = (
     *("detector", "features", "code", "model", "width", "batch_size", "train_images", "epochs", "workers"),
     *("precision", "recipe", "attack", "defense", "backend", "jobs", "models"),
 )
-"""Settings that tell files of one benchmark apart; a new measurement of the same replaces the old one."""
+"""Settings by which the files of one benchmark differ. A new measurement of the same settings replaces the old one."""
 
 
 def _key(settings: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -132,4 +161,4 @@ def show(title: str, rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         table.add_row(*map(str, row.values()))
     console = Console()
-    Console(width=max(console.width, 120)).print(table)
+    Console(width=max(console.width, 160)).print(table)

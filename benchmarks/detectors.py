@@ -1,10 +1,10 @@
-"""What scoring costs, by the number of samples: every detector's own work, without the networks that it shares.
+"""What scoring costs, by the number of samples. Networks that a detector shares with other methods do not count.
 
     python benchmarks/detectors.py [--images 10000 20000 40000] [--features 512] [--detector spectre ...]
 
-Detectors on features get normal ones with a poisoned group in one class; those on images get noise of 8 x 8 pixels, a
-small network, and few epochs or steps, for their time is proportional to all of these. Every measurement has a process
-of its own, whose greatest memory is that of the whole process, torch included.
+Detectors that read features get normally distributed ones with a poisoned group in one class. Detectors that read
+images get noise of 8 x 8 pixels, a small network, and few epochs or steps, because their time is proportional to all of
+these. Every measurement has a process of its own; its greatest memory is that of the whole process, torch included.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import functools
 import multiprocessing
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,14 +22,17 @@ from common import keep, parse, parser, show, spread
 from torch import Tensor
 
 from nab.data import Dataset
-from nab.detection import FCT, LGA, LN, STRIP, CognitiveDistillation, Detector, find_scores
+from nab.defenses.suspects import Supply
+from nab.detection import FCT, LGA, LN, STRIP, CognitiveDistillation, Detector
 from nab.detection.activation_clustering import cluster_scores
 from nab.detection.beatrix import deviate, fit_bounds
 from nab.detection.scan import scan_scores
 from nab.detection.spectral_signatures import spectral_scores
 from nab.detection.spectre import spectre_scores
-from nab.selfsupervised import SimCLR, train_encoder
-from nab.training import Context, Output, Recipe, Runtime
+from nab.models import ResNet9
+from nab.selfsupervised import SimCLR
+from nab.training import Recipe, Trainer
+from nab.training.memory import keep_freed_memory
 
 CLASSES = 10
 VERIFIED = 1000
@@ -41,7 +44,7 @@ ON_IMAGES: dict[str, Detector] = {
     "cognitive-distillation": CognitiveDistillation(steps=2),
     "fct": FCT(epochs=1, separation_epochs=1),
 }
-"""With as little of everything that multiplies their time."""
+"""With the least of everything that multiplies their time."""
 
 
 def features_of(count: int, width: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -56,7 +59,7 @@ def features_of(count: int, width: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def on_features(detector: str, count: int, width: int, seed: int) -> Callable[[], Any]:
-    """A detector's work on features; of Beatrix, on maps of 4 x 4, which are drawn batch by batch."""
+    """A detector's work on features. Beatrix works on maps of 4 x 4, which are drawn batch by batch."""
     features, labels = features_of(count, width, seed)
     if detector == "beatrix":
         bounds = fit_bounds(torch.rand(100, width, 4, 4), orders=8, width=10.0)
@@ -74,34 +77,23 @@ def on_features(detector: str, count: int, width: int, seed: int) -> Callable[[]
 
 
 def on_images(detector: str, count: int, seed: int) -> Callable[[], Any]:
-    """A detector on images; the networks that it shares are trained before."""
+    """A detector's work on images; the networks that it shares with other methods are trained before."""
+    keep_freed_memory()  # as runs do
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=generator)
     dataset = Dataset(pixels, torch.arange(count) % CLASSES, tuple("0123456789"), "noise")
-    kept: dict[str, Output] = {}
-
-    def keeper(stage: str, inputs: Mapping[str, Any], make: Callable[[], Output]) -> Output:
-        if stage == "scores":
-            return make()
-        if stage not in kept:
-            kept[stage] = make()
-        return kept[stage]
-
-    recipe = Recipe(epochs=1, batch_size=128)
     verified = dataset.subset(torch.arange(min(VERIFIED, count)))
-    context = Context(recipe, "resnet9", 16, seed=seed, verified=verified, encoder=SimCLR(epochs=1), keeper=keeper)
-    if detector == "ln":
-        train_encoder(dataset, context)
-    elif detector in ("strip", "cognitive-distillation"):
-        context.train_plainly(dataset)
-    return functools.partial(find_scores, ON_IMAGES[detector], dataset, context)
+    trainer = Trainer(Recipe(epochs=1, batch_size=128), ResNet9(16), seed)
+    method = ON_IMAGES[detector]
+    given = Supply(dataset, trainer, verified, SimCLR(epochs=1)).give(method)
+    return functools.partial(method.score, dataset, trainer, given)
 
 
 ON_FEATURES = ("spectral-signatures", "spectre", "activation-clustering", "scan", "beatrix")
 
 
 def measure(detector: str, count: int, width: int, seed: int, threads: int) -> tuple[float, float]:
-    """Seconds, and the greatest memory of this process in GB."""
+    """Seconds, and the greatest memory of this process in GB (1e9 bytes)."""
     torch.set_num_threads(threads)
     work = on_features(detector, count, width, seed) if detector in ON_FEATURES else on_images(detector, count, seed)
     start = time.perf_counter()
@@ -132,8 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             seconds, memory = ([values[place] for values in found] for place in (0, 1))
             settings = {"detector": detector, "train_images": count, "features": width, "seed": given.seed}
             measured = {"seconds": seconds, "memory_gb": max(memory)}
-            runtime = Runtime.choose(torch.device("cpu"), "auto", 16)  # nothing here is handed another device
-            keep(given.results, "detectors", "scores", settings=settings, measured=measured, runtime=runtime)
+            trainer = Trainer()  # on the processor, like everything here
+            keep(given.results, "detectors", "scores", settings=settings, measured=measured, trainer=trainer)
             row[f"{count:,}"] = f"{spread(seconds, 2)} s, {max(memory):.2f} GB"
         rows.append(row)
     show("seconds to score so many samples, and the process's greatest memory", rows)

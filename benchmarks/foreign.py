@@ -3,11 +3,11 @@
     python benchmarks/foreign.py {authors,backdoorbench} CHECKOUT JOB
 
 `others.py` starts this in a process of its own. JOB is a folder with the data in the authors' format and a
-``job.json``; the working directory moves there, so that nothing is written into the checkout. What the other code needs
-and does not find is supplied from here, and every such stand-in is named in ``JOB/report.json`` with the times.
+``job.json``; it becomes the working directory, so that nothing is written into the checkout. This program supplies what
+the other code needs and does not find; ``JOB/report.json`` names every such stand-in and holds the times.
 
-The clock sits in `torch.utils.data.DataLoader`: both implementations loop over one, so the time from a loader's first
-batch being asked for to its end is the time of the loop around it, whatever that does.
+The clock sits in `torch.utils.data.DataLoader`, over which both implementations loop. It starts when a loader is asked
+for its first batch and stops when the loader ends, so it measures the whole loop around the loader.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def run_authors(checkout: Path, job: Job, report: Report) -> None:
 
 
 class Encoder(nn.Module):
-    """Stands in for BackdoorBench's self-supervised encoder, so that its own nearest-centre rule finds our labels.
+    """Stands in for BackdoorBench's self-supervised encoder, so that its nearest-center rule finds our labels.
 
     Its code asks for the features of all samples in order, and then for those of the suspects one by one, in order; the
     answers are the given labels, one-hot.
@@ -90,7 +90,7 @@ class Encoder(nn.Module):
 
     def __init__(self, _: nn.Module) -> None:
         super().__init__()
-        self.unused = nn.Parameter(torch.zeros(1))  # an optimizer is made for it, and never stepped
+        self.unused = nn.Parameter(torch.zeros(1))  # the code makes an optimizer for it, and never steps it
         self.asked = 0
 
     def forward(self, images: Tensor) -> Tensor:
@@ -100,8 +100,8 @@ class Encoder(nn.Module):
 
 
 def run_backdoorbench(checkout: Path, job: Job, report: Report) -> None:
-    """The function ``nab`` of ``defense/nab.py``; detection and labelling are handed their results as checkpoints."""
-    Path("utils").symlink_to(checkout / "utils")  # it reads its own settings from the working directory
+    """The function ``nab`` of ``defense/nab.py``. It finds the results of detection and labeling as checkpoints."""
+    Path("utils").symlink_to(checkout / "utils")  # the code reads its settings from the working directory
     if not hasattr(np, "infty"):
         vars(np)["infty"] = np.inf
         report["stand_ins"].append("numpy.infty, which NumPy 2 removed")
@@ -129,7 +129,7 @@ def backdoorbench_arguments(checkout: Path, job: Job) -> argparse.Namespace:
 
 
 def supply_suspects(module: Any, arguments: argparse.Namespace, report: Report) -> None:
-    """Both networks that it would train first are found as checkpoints, and its files of suspects hold our mask."""
+    """Make checkpoints of both networks that the code would train first, and our mask its file of suspects."""
     is_suspect, labels = torch.load("isolation", weights_only=True), torch.load("pseudo_label", weights_only=True)
     train = torch.load("datasets/cifar10/bench/train", weights_only=True)
     order = torch.cat([torch.arange(len(labels)), is_suspect.nonzero().squeeze(1)])
@@ -154,7 +154,7 @@ def supply_suspects(module: Any, arguments: argparse.Namespace, report: Report) 
 
 
 def backdoorbench_data(classes: Any) -> dict[str, Any]:
-    """The job's data in its dataset classes; of the attacked test images those of other classes, as it expects."""
+    """The job's data in the code's dataset classes. It expects no attacked test images of the target class."""
     train = torch.load("datasets/cifar10/bench/train", weights_only=True)
     attacked = torch.load("datasets/cifar10/bench/test", weights_only=True)
     clean = torch.load("datasets/cifar10/clean/test", weights_only=True)
@@ -197,7 +197,7 @@ def main() -> None:
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(job["seed"])
     if job["device"] == "cpu":
-        torch.cuda.is_available = lambda: False  # both would take a GPU that is there
+        torch.cuda.is_available = lambda: False  # both implementations would take a GPU that is there
     report: Report = {"passes": [], "stand_ins": ["an empty folder for its checkpoints"]}
     Path("checkpoints").mkdir()
     time_loaders(report, job["workers"])

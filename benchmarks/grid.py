@@ -1,4 +1,4 @@
-"""How many runs a grid finishes in a minute: one, two and four side by side, and on a Ray cluster of two nodes.
+"""How many runs does a grid finish in a minute? One, two and four side by side, and on a Ray cluster of two nodes.
 
     python benchmarks/grid.py
 
@@ -23,33 +23,32 @@ from rich.console import Console
 from rich.table import Table
 
 from nab.experiments import load_profile, read_results
-from nab.training import Runtime
-
-SEEDS = 8
-EPOCHS = 10
+from nab.training import Trainer
 
 
-def small_grid(folder: Path) -> Path:
+def small_grid(folder: Path, seeds: int, epochs: int) -> Path:
     """A profile of equal runs: the smoke profile's undefended one with several seeds."""
     smoke = load_profile("smoke")
-    run = smoke.run | {"recipe": smoke.run["recipe"] | {"epochs": EPOCHS}}
+    run = smoke.run | {"recipe": smoke.run["recipe"] | {"epochs": epochs}}
     path = folder / "throughput.yaml"
-    path.write_text(yaml.safe_dump({"summary": "equal runs", "run": run, "grid": {"seed": list(range(SEEDS))}}))
+    study = {"name": "seeds", "runs": {"seed": list(range(seeds))}}
+    path.write_text(yaml.safe_dump({"summary": "equal runs", "run": run, "grid": [study]}))
     return path
 
 
-def seconds_of_grid(*options: str) -> float:
+def seconds_of_grid(given: argparse.Namespace, *options: str) -> float:
     """Wall time of one `nab grid` over the small grid, from nothing."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        command = [sys.executable, "-m", "nab", "grid", "--profile", str(small_grid(folder))]
+        profile = small_grid(folder, given.seeds, given.epochs)
+        command = [sys.executable, "-m", "nab", "grid", "--profile", str(profile), "--device", given.device]
         command += ["--results", str(folder / "results"), "--stages", str(folder / "stages"), *options]
         start = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
         seconds = time.perf_counter() - start
         finished = len(read_results(folder / "results"))
-    if finished != SEEDS:
-        raise SystemExit(f"expected {SEEDS} finished runs, got {finished}")
+    if done.returncode or finished != given.seeds:
+        raise SystemExit(f"expected {given.seeds} finished runs, got {finished}\n{done.stderr[-2000:]}")
     return seconds
 
 
@@ -72,18 +71,17 @@ def ray_cluster(nodes: int) -> Iterator[str]:
 def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__, repeats=1)
     options.add_argument("--jobs", type=int, nargs="+", default=[1, 2, 4])
+    options.add_argument("--seeds", type=int, default=8, help="runs of the grid")
+    options.add_argument("--epochs", type=int, default=10, help="of a run")
     options.add_argument("--ray", action=argparse.BooleanOptionalAction, default=True)
     given, device = parse(options, arguments)
     table = Table("grid", "seconds", "runs per minute")
-    runtime = Runtime.choose(device, "auto", 16)
 
     def measure(what: str, jobs: int, *extra: str) -> None:
-        seconds = min(
-            seconds_of_grid("--jobs", str(jobs), "--device", given.device, *extra) for _ in range(given.repeats)
-        )
-        measured = {"seconds": seconds, "runs_per_minute": 60 * SEEDS / seconds}
-        settings = {"what": what, "jobs": jobs, "runs": SEEDS, "epochs": EPOCHS, "profile": "smoke"}
-        keep(given.results, "grid", what, settings=settings, measured=measured, runtime=runtime)
+        seconds = min(seconds_of_grid(given, "--jobs", str(jobs), *extra) for _ in range(given.repeats))
+        measured = {"seconds": seconds, "runs_per_minute": 60 * given.seeds / seconds}
+        settings = {"what": what, "jobs": jobs, "runs": given.seeds, "epochs": given.epochs, "profile": "smoke"}
+        keep(given.results, "grid", what, settings=settings, measured=measured, trainer=Trainer(device=device))
         table.add_row(what, f"{seconds:.1f}", f"{measured['runs_per_minute']:.1f}")
 
     for jobs in given.jobs:

@@ -3,10 +3,10 @@
     python benchmarks/others.py --authors PATH --backdoorbench PATH --data-root DIR
         [--train-size 1024] [--epochs 3] [--workers own 2] [--repeats 2]
 
-PATH is a checkout of github.com/damianliumin/non-adversarial_backdoor or of github.com/SCLBD/BackdoorBench; it stays
-where it is and as it is. Detection and labelling are left out on both sides: suspects and pseudo labels are drawn with
-about the quality that the authors published for theirs. Each side trains ``epochs`` epochs per repetition, in turn, and
-the first of them is not counted. With the whole training set and 100 epochs, accuracy and ASR stand side by side too.
+PATH is a checkout of github.com/damianliumin/non-adversarial_backdoor or of github.com/SCLBD/BackdoorBench; nothing in
+it is changed. Neither side detects or labels: suspects and pseudo labels are drawn with about the quality that the
+authors published for theirs. The sides take turns; each trains ``epochs`` epochs per repetition, and the first epoch is
+not counted. With the whole training set and 100 epochs, accuracy and ASR can be compared too.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import DATA, as_rgb, images_of, keep, parse, parser, show, spread
+from common import DATA, as_rgb, images_of, keep, parse, parser, show, spread, timed_training, trainer_of
 from torch import Tensor
 
-from nab.attacks import Poisoned, Triggered, make_attack, poison, trigger_all
+from nab.attacks import BadNets, Poisoned, Triggered, poison, trigger_all
 from nab.data import Dataset, load, take
-from nab.defenses.nab import StampHook
-from nab.detection import OracleDetector, find_scores, select_suspects
+from nab.defenses import find_suspects
+from nab.defenses.training.nab import NAB, Stamped, StampedTraining
+from nab.detection import OracleDetector
 from nab.evaluation import evaluate
-from nab.pseudolabels import OracleLabeler, guess_labels
-from nab.stamp import Stamp
-from nab.training import Context, Recipe, Runtime, train
+from nab.needs import Suspicion
+from nab.pseudolabels import OracleLabeler
+from nab.training import Recipe, Trainer
 
-DETECTION_ACCURACY, LABEL_ACCURACY, DETECTION_RATE = 0.95, 0.7, 0.05
+DETECTION_PRECISION, LABEL_ACCURACY, DETECTION_RATE = 0.95, 0.7, 0.05
 POISON_RATE, TARGET = 0.1, 0
 FOREIGN = Path(__file__).with_name("foreign.py")
 PRINTED = re.compile(r"Dev Acc: ([\d.]+)%.*Dev Asr: ([\d.]+)%")
@@ -53,25 +53,25 @@ class Case:
     poisoned: Poisoned
     test: Dataset
     triggered: Triggered
-    is_suspect: Tensor
-    pseudo_labels: Tensor
+    suspicion: Suspicion
 
 
 def make_case(given: argparse.Namespace) -> Case:
-    if given.data == "noise":  # where there is no data, times can be taken all the same
+    if given.data == "noise":  # times can be taken without data
         train_set, test = images_of("noise", 50_000, given.seed), images_of("noise", 10_000, given.seed + 1)
     else:
         train_set, test = map(as_rgb, load(given.data, given.data_root))
     train_set, test = take(train_set, given.train_size, given.seed), take(test, given.test_size, given.seed)
-    attack = make_attack("badnets")
-    poisoned = poison(train_set, attack, rate=POISON_RATE, target=TARGET, seed=given.seed)
-    context = Context(seed=given.seed, truth=poisoned.truth)
-    scores = find_scores(OracleDetector(DETECTION_ACCURACY), poisoned.dataset, context)
-    is_suspect = select_suspects(scores, DETECTION_RATE)
-    labeler = OracleLabeler(LABEL_ACCURACY)
-    labels = guess_labels(labeler, poisoned.dataset, context, is_suspect=is_suspect, stamp=Stamp())
-    triggered = trigger_all(test, attack, target=TARGET, seed=given.seed)
-    return Case(poisoned, test, triggered, is_suspect, labels)
+    poisoned = poison(train_set, BadNets(), rate=POISON_RATE, target=TARGET, seed=given.seed)
+    suspicion = find_suspects(
+        poisoned.dataset,
+        OracleDetector(DETECTION_PRECISION),
+        OracleLabeler(LABEL_ACCURACY),
+        DETECTION_RATE,
+        trainer=Trainer(seed=given.seed),
+        truth=poisoned.truth,
+    )
+    return Case(poisoned, test, trigger_all(test, BadNets(), target=TARGET, seed=given.seed), suspicion)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--data", choices=DATA, default="cifar10")
     options.add_argument("--data-root")
     options.add_argument("--train-size", type=int, help="a class-balanced part; all by default")
-    options.add_argument("--test-size", type=int, help="likewise")
+    options.add_argument("--test-size", type=int, help="a class-balanced part; all by default")
     options.add_argument("--epochs", type=int, default=3)
     options.add_argument("--batch-size", type=int, default=64)
     options.add_argument("--width", type=int, default=64, help="BackdoorBench has 64 only")
@@ -95,47 +95,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.backdoorbench and given.width != 64:
         options.error(f"expected --width 64 with --backdoorbench, whose network is as wide, got {given.width}")
     case = make_case(given)
+    trainer = trainer_of(Recipe(epochs=given.epochs, batch_size=given.batch_size), given.width, given.seed, device)
     sides: dict[str, dict[str, Any]] = {}
     for _ in range(given.repeats):
-        merge(sides, "ours", run_ours(case, given, device))
+        merge(sides, "ours", run_ours(case, trainer))
         for name, workers in itertools.product(theirs, given.workers):
             merge(sides, f"{name}, {workers} workers", run_theirs(name, theirs[name], workers, case, given, device))
-    runtime = Runtime.choose(device, "auto", given.width)
     for name, measured in sides.items():
-        keep_side(name, measured, case, given, runtime)
+        keep_side(name, measured, case, given, trainer)
     show(f"training images per second, {len(case.poisoned.dataset)} images per epoch", rows_of(sides, case))
 
 
 def merge(sides: dict[str, dict[str, Any]], name: str, found: dict[str, Any]) -> None:
-    """Add a repetition: seconds are collected, anything else is that of the last one."""
+    """Add a repetition: its seconds to the others, and everything else in place of what the last one had."""
     before = sides.get(name, {}).get("seconds", [])
     sides[name] = found | {"seconds": before + found.get("seconds", [])}
 
 
-def run_ours(case: Case, given: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    dataset = case.poisoned.dataset
-    labels = torch.where(case.is_suspect, case.pseudo_labels, dataset.labels)
-    hook = StampHook(Stamp(), case.is_suspect & (case.pseudo_labels != dataset.labels), device)
-    trained = train(
-        dataset.replace(labels=labels),
-        Recipe(epochs=given.epochs, batch_size=given.batch_size),
-        width=given.width,
-        seed=given.seed,
-        device=device,
-        hook=hook,
-        stamp=Stamp(),
-        monitor=lambda _: {"ended": time.perf_counter()},
-    )
-    ends = [row["ended"] for row in trained.curve]
-    metrics = evaluate(trained.predictor, case.test, case.triggered)
+def run_ours(case: Case, trainer: Trainer) -> dict[str, Any]:
+    dataset, stamp = case.poisoned.dataset, NAB().stamp
+    step = StampedTraining(stamp, NAB().stamped_samples(dataset, case.suspicion), trainer.device)
+    trained, seconds = timed_training(case.suspicion.relabeled(dataset), trainer, step)
+    metrics = evaluate(Stamped(trained.predictor, stamp), case.test, case.triggered)
     chosen = {name: metrics[name] for name in ("clean_accuracy", "attack_success_rate")}
-    return {"seconds": [b - a for a, b in itertools.pairwise(ends)], "metrics": chosen, "stand_ins": []}
+    return {"seconds": seconds, "metrics": chosen, "stand_ins": []}
 
 
 def run_theirs(
     name: str, checkout: Path, workers: str, case: Case, given: argparse.Namespace, device: torch.device
 ) -> dict[str, Any]:
-    """Their code in a process and a folder of its own; if it fails, why."""
+    """What their code reports from a process and a folder of its own, or why it failed."""
     job = {"epochs": given.epochs, "batch_size": given.batch_size, "width": given.width, "seed": given.seed}
     job |= {"device": device.type, "threads": torch.get_num_threads()}
     job |= {"workers": None if workers == "own" else int(workers)}
@@ -177,8 +166,8 @@ def write_job(folder: Path, case: Case, job: dict[str, Any]) -> None:
     everyone = torch.ones(len(test), dtype=torch.bool)
     write("bench/test", attacked.images, attacked.attack_labels, attacked.true_labels, everyone, TARGET)
     write("clean/test", test.images, test.labels, test.labels, ~everyone, -1)
-    torch.save(case.is_suspect, folder / "isolation")
-    torch.save(case.pseudo_labels, folder / "pseudo_label")
+    torch.save(case.suspicion.is_suspect, folder / "isolation")
+    torch.save(case.suspicion.pseudo_labels, folder / "pseudo_label")
     (folder / "job.json").write_text(json.dumps(job))
 
 
@@ -195,7 +184,7 @@ def metrics_in(table: Path) -> dict[str, float]:
     return {"clean_accuracy": 100 * float(last["test_acc"]), "attack_success_rate": 100 * float(last["test_asr"])}
 
 
-def keep_side(name: str, measured: dict[str, Any], case: Case, given: argparse.Namespace, runtime: Runtime) -> None:
+def keep_side(name: str, measured: dict[str, Any], case: Case, given: argparse.Namespace, trainer: Trainer) -> None:
     code, _, workers = name.partition(", ")
     settings = {
         "code": code,
@@ -211,10 +200,10 @@ def keep_side(name: str, measured: dict[str, Any], case: Case, given: argparse.N
         "attack": "badnets",
         "poison_rate": POISON_RATE,
         "detection_rate": DETECTION_RATE,
-        "detection_accuracy": DETECTION_ACCURACY,
+        "detection_precision": DETECTION_PRECISION,
         "pseudo_label_accuracy": LABEL_ACCURACY,
     }
-    keep(given.results, "others", "training", settings=settings, measured=measured, runtime=runtime)
+    keep(given.results, "others", "training", settings=settings, measured=measured, trainer=trainer)
 
 
 def rows_of(sides: dict[str, dict[str, Any]], case: Case) -> list[dict[str, str]]:

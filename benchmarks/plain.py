@@ -1,7 +1,6 @@
 """The usual way: a map-style dataset of PIL images, torchvision's transforms, a DataLoader, float32.
 
-What most implementations of training on CIFAR-10 look like, kept as short as they are. It is what the benchmarks
-compare with, and no part of the library.
+Most implementations of training on CIFAR-10 look like this one. It is there for comparison alone.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from nab.data import Dataset
-from nab.models import build_model
+from nab.models import Architecture
 from nab.training import Recipe
 
 
 class Cutout:
-    """A square of zeros around a random centre, clipped at the border."""
+    """A square of zeros around a random center, clipped at the border."""
 
     def __init__(self, half: int) -> None:
         self.half = half
@@ -37,7 +36,7 @@ class Cutout:
 
 
 class PilDataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """Arrays in memory that become a PIL image when asked for, as torchvision's own CIFAR-10 has it."""
+    """Arrays in memory, of which each becomes a PIL image when it is asked for, as in torchvision's CIFAR-10."""
 
     def __init__(self, dataset: Dataset, transform: transforms.Compose) -> None:
         self.pixels = dataset.images.permute(0, 2, 3, 1).contiguous().numpy()
@@ -54,12 +53,12 @@ class PilDataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
 def plain_loader(
     dataset: Dataset, recipe: Recipe, workers: int, device: torch.device
 ) -> DataLoader[tuple[Tensor, int]]:
-    """The recipe's augmentation, image by image. Workers stay alive from epoch to epoch, which is to its advantage."""
+    """The recipe's augmentation, image by image. Workers stay alive from epoch to epoch, which favors this side."""
     steps = [
         transforms.RandomCrop(dataset.images.shape[2], padding=recipe.crop_padding),
         transforms.RandomHorizontalFlip(),
         transforms.ToTensor(),
-        transforms.Normalize(recipe.mean, recipe.std),
+        transforms.Normalize(dataset.normalization.mean, dataset.normalization.std),
     ]
     if recipe.cutout:
         steps.append(Cutout(recipe.cutout // 2))
@@ -78,10 +77,10 @@ Turn = Callable[[], float]
 
 
 def plain_training(
-    model: str, width: int, seed: int, dataset: Dataset, recipe: Recipe, workers: int, device: torch.device
+    architecture: Architecture, seed: int, dataset: Dataset, recipe: Recipe, workers: int, device: torch.device
 ) -> Turn:
     """A network, a loader and an optimizer, trained by a pass per turn."""
-    network = build_model(model, num_classes=dataset.num_classes, width=width, seed=seed).to(device)
+    network = architecture.build(dataset.num_classes, (3, *dataset.images.shape[2:]), seed).to(device)
     loader = plain_loader(dataset, recipe, workers, device)
     optimizer = torch.optim.SGD(
         network.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
@@ -96,14 +95,14 @@ def plain_training(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        loss.item()  # asked for, so that a GPU has finished
+        loss.item()  # waits until a GPU has finished
         return time.perf_counter() - start
 
     return turn
 
 
 def plain_loading(dataset: Dataset, recipe: Recipe, workers: int, device: torch.device) -> Turn:
-    """The loader alone, its batches brought to the device."""
+    """The loader alone; its batches are brought to the device."""
     loader = plain_loader(dataset, recipe, workers, device)
 
     def turn() -> float:
@@ -117,7 +116,7 @@ def plain_loading(dataset: Dataset, recipe: Recipe, workers: int, device: torch.
 
 
 class Apart(contextlib.AbstractContextManager["Apart"]):
-    """What ``make`` gives, in a process of its own with as many threads, which waits between its turns."""
+    """What ``make`` gives, in a process of its own, which has as many threads and waits between its turns."""
 
     def __init__(self, make: Callable[[], Turn]) -> None:
         # Not a `multiprocessing.Pool`: its processes must not start the loader's workers.
@@ -126,11 +125,15 @@ class Apart(contextlib.AbstractContextManager["Apart"]):
         )
 
     def turn(self) -> float:
-        """Seconds, taken over there; of the second of two passes, as it has waited for long."""
+        """Two passes over there; the seconds of the second one, since the process has waited before the first."""
         return [self._process.submit(_turn).result() for _ in range(2)][1]
 
     def __exit__(self, *_: object) -> None:
         self._process.shutdown()
+
+
+_made: Turn
+"""What the process of an `Apart` was started for."""
 
 
 def _begin(make: Callable[[], Turn], threads: int) -> None:

@@ -14,9 +14,9 @@ import torch
 from common import keep, parse, parser
 from rich.console import Console
 
-from nab.experiments import load_profile, run
+from nab.experiments import load_profile, make_trainer, run
 from nab.report.benchmarks import settings_and_figures
-from nab.training import RECIPES, Runtime
+from nab.training import RECIPES
 
 METRICS = ("clean_accuracy", "attack_success_rate")
 
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__, repeats=1)
     options.add_argument("--data-root")
     options.add_argument("--profile", default="laptop", help="whose settings the runs have, unless told otherwise")
-    options.add_argument("--recipe", choices=RECIPES, default="quick", help="but for precision and epochs")
+    options.add_argument("--recipe", choices=RECIPES, default="quick", help="with another precision and other epochs")
     options.add_argument("--train-size", type=int, default=10000)
     options.add_argument("--epochs", type=int, default=8)
     options.add_argument("--seeds", type=int, default=5)
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
             config = profile.config(
                 recipe=given.recipe,
                 **{"recipe.precision": precision, "recipe.epochs": given.epochs},
-                train_size=given.train_size,
+                **{"dataset.train_size": given.train_size},
                 seed=seed,
             )
             result = run(
@@ -47,22 +47,22 @@ def main(arguments: list[str] | None = None) -> None:
             )
             for name in METRICS:
                 measured[name].append(float(result.metrics[name] or 0.0))
-            measured["images_per_second"].append(float(result.images_per_second or 0.0))
+            measured["images_per_second"].append(result.images_per_second["training"])
         settings = {
             "precision": precision,
             "profile": profile.name,
-            "dataset": config.dataset,
+            "dataset": config.dataset.name,
             "attack": config.attack.name,
-            "model": config.model,
-            "width": config.width,
+            "model": config.model.name,
+            "width": config.model.params.get("width"),
             "train_images": given.train_size,
             "recipe": given.recipe,
             "epochs": given.epochs,
             "seeds": given.seeds,
         }
-        runtime = Runtime.choose(device, precision, config.width)
+        trainer = make_trainer(config, device=device.type)
         measurements.append(
-            keep(given.results, "precision", "plain training", settings=settings, measured=measured, runtime=runtime)
+            keep(given.results, "precision", "plain training", settings=settings, measured=measured, trainer=trainer)
         )
     Console(width=160).print(settings_and_figures(measurements).to_string(index=False))
     print(f"{torch.get_num_threads()} threads")

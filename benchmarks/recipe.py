@@ -1,17 +1,18 @@
-"""Does the quick recipe do what the paper's does? On the same part of CIFAR-10, with and without NAB; and a profile's.
+"""Does the quick recipe do what the paper's does, and a profile's? On the same part of CIFAR-10, with and without NAB.
 
     python benchmarks/recipe.py --data-root DIR [--recipe quick] [--seeds 3]
     python benchmarks/recipe.py --data-root DIR --seeds 3 --stored
 
-Runs that were finished before are read back, from the folder of results that the book is made from. With ``--stored``
-nothing is trained to the end: each recipe is shown with the seeds that are there. The seconds of a whole training are
-those of a few epochs, which the recipes take in turn, times as many as there are.
+Runs that are finished are read back from the folder of results from which the book is made. With ``--stored`` no run is
+made; each recipe is shown with the seeds that are there. The seconds of a whole training are extrapolated from a few
+epochs, for which the recipes take turns.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import statistics
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,17 @@ import torch
 from common import epoch_seconds, images_of, keep, parse, parser
 from rich.console import Console
 
-from nab.experiments import Profile, RunConfig, RunResult, load_profile, read_results
+from nab.experiments import Profile, RunConfig, RunResult, load_profile, make_trainer, read_results, run
 from nab.report.benchmarks import settings_and_figures
-from nab.training import Runtime
 
 METRICS = {
     "clean_accuracy": "ACC",
     "attack_success_rate": "ASR",
-    "detection_accuracy": "suspects right",
+    "detection_precision": "suspects right",
 }
 CHOICES = ("paper", "quick", "profile")
 TIMED_EPOCHS = 3
-"""The first of them is not counted."""
+"""The first one is not counted."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -48,75 +48,76 @@ def main(arguments: list[str] | None = None) -> None:
     given, device = parse(options, arguments)
     profile = load_profile(given.profile)
     names = {"paper": "the paper's", "quick": "quick", "profile": f"the {profile.name} profile's"}
-    runs = {
-        (defense, recipe): runs_of(profile, defense, profile.run["recipe"] if recipe == "profile" else recipe, given)
-        for defense in given.defense
-        for recipe in given.recipe
-    }
-    seconds = seconds_in_turn({recipe: found[0].config for (_, recipe), found in runs.items() if found}, given, device)
+    configs: dict[tuple[str, str], list[RunConfig]] = {}
+    for defense, recipe in itertools.product(given.defense, given.recipe):
+        wanted = profile.run["recipe"] if recipe == "profile" else recipe
+        configs[defense, recipe] = configs_of(profile, defense, wanted, given)
+    runs = {key: runs_of(profile, wanted, given) for key, wanted in configs.items()}
+    timed = {recipe: configs[defense, recipe][0] for (defense, recipe), found in runs.items() if found}
+    seconds = seconds_in_turn(timed, given, device)
     measurements = []
     for (defense, recipe), found in runs.items():
         if not found:
             print(f"no finished run with {defense}, {names[recipe]}")
             continue
-        config = found[0].config
+        trainer = make_trainer(timed[recipe], device=device.type)
         settings = {
             "defense": defense,
             "recipe": names[recipe],
-            "epochs": config.recipe.epochs,
-            "batch_size": config.recipe.batch_size,
+            "epochs": trainer.recipe.epochs,
+            "batch_size": trainer.recipe.batch_size,
             "profile": profile.name,
             "attack": given.attack,
-            "model": config.model,
-            "width": config.width,
-            "train_images": config.train_size,
+            "model": found[0].method("model"),
+            "width": found[0].params("model").get("width"),
+            "train_images": found[0].data["train_images"],
             "seed": given.seed,
             "seeds": len(found),
-            "runs": [run.hash for run in found],
-            "commits": sorted({run.commit for run in found}),
+            "runs": [one.hash for one in found],
+            "commits": sorted({str(one.commit) for one in found}),
         }
         measured = metrics_of(found) | {"seconds of training": seconds[recipe]}
-        runtime = Runtime.choose(device, config.recipe.precision, config.width)
         what = f"{defense}, {names[recipe]}"
-        measurements.append(keep(given.results, "recipe", what, settings=settings, measured=measured, runtime=runtime))
+        measurements.append(keep(given.results, "recipe", what, settings=settings, measured=measured, trainer=trainer))
     Console(width=160).print(settings_and_figures(measurements).to_string(index=False))
 
 
-def runs_of(profile: Profile, defense: str, recipe: Any, given: argparse.Namespace) -> list[RunResult]:
-    """One run per seed; with ``--stored`` those that are finished."""
-    settings = [
-        {"attack": given.attack, "defense": defense, "recipe": recipe, "seed": seed}
+def configs_of(profile: Profile, defense: str, recipe: Any, given: argparse.Namespace) -> list[RunConfig]:
+    """One run per seed."""
+    return [
+        profile.config(attack=given.attack, defense=defense, recipe=recipe, seed=seed)
         for seed in range(given.seed, given.seed + given.seeds)
     ]
+
+
+def runs_of(profile: Profile, configs: list[RunConfig], given: argparse.Namespace) -> list[RunResult]:
+    """The results of all configs; with ``--stored``, of the finished ones alone."""
     if given.stored:
-        stored = {run.hash: run for run in read_results(given.runs / profile.name)}
-        hashes = [profile.config(**values).hash for values in settings]
-        return [stored[key] for key in hashes if key in stored]
+        stored = {one.hash: one for one in read_results(given.runs / profile.name)}
+        return [stored[config.hash] for config in configs if config.hash in stored]
     where = {"results": given.runs, "data_root": given.data_root, "device": given.device}
-    return [profile.run_one(**values, **where) for values in settings]
+    return [run(config, profile=profile.name, **where) for config in configs]
 
 
 def seconds_in_turn(
     configs: dict[str, RunConfig], given: argparse.Namespace, device: torch.device
 ) -> dict[str, list[float]]:
-    """Of a whole training by each config's recipe, a number per repetition."""
+    """The seconds of a whole training by each config's recipe, a number per repetition."""
     images = images_of("noise", given.timed_images, given.seed)
     seconds: dict[str, list[float]] = {name: [] for name in configs}
     for _ in range(given.repeats):
         for name, config in configs.items():
-            recipe = dataclasses.replace(config.recipe, epochs=TIMED_EPOCHS)
-            found = epoch_seconds(
-                images, recipe, model=config.model, width=config.width, seed=given.seed, device=device
-            )
-            passes = config.recipe.epochs * (config.train_size or 50_000) / len(images)
-            seconds[name].append(statistics.mean(found) * passes)
+            trainer = make_trainer(config, device=device.type)
+            brief = dataclasses.replace(trainer, recipe=dataclasses.replace(trainer.recipe, epochs=TIMED_EPOCHS))
+            passes = trainer.recipe.epochs * (config.make_source().train_size or 50_000) / len(images)
+            seconds[name].append(statistics.mean(epoch_seconds(images, brief)) * passes)
     return seconds
 
 
 def metrics_of(runs: list[RunResult]) -> dict[str, list[float]]:
-    """By the names of the table; only what was measured."""
+    """The values that were measured, by the names of the table."""
     found = {
-        short: [float(value) for run in runs if (value := run.metrics.get(name)) is not None]
+        short: [float(value) for one in runs if (value := one.metrics.get(name)) is not None]
         for name, short in METRICS.items()
     }
     return {name: values for name, values in found.items() if values}

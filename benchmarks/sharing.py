@@ -20,76 +20,82 @@ from multiprocessing.synchronize import Barrier
 from typing import Any
 
 import torch
-from common import epoch_seconds, images_of, keep, parse, parser, show, spread, synchronize
+from common import MODEL, epoch_seconds, images_of, keep, parse, parser, show, spread, synchronize, trainer_of
 from torch import Tensor
 from torch.nn import functional as F
 
 from nab.data import Dataset
-from nab.models import build_model
 from nab.seeding import derive, stream
-from nab.training import Predictor, Recipe, Runtime, train
-from nab.training.batches import Batches
+from nab.training import Batches, Predictor, Recipe, Runtime, Trainer, fit
+from nab.training.memory import keep_freed_memory
 
-MODEL = "resnet18"
 EPOCHS = 3
-"""The first is not counted: memory is laid out in it, and graphs are recorded."""
+"""The first one is not counted, because memory is laid out and graphs are recorded in it."""
 
 log = logging.getLogger(__name__)
 
 
-def alone(dataset: Dataset, recipe: Recipe, width: int, seed: int, device: torch.device) -> float:
-    """Images per second of one training."""
-    found = epoch_seconds(dataset, recipe, model=MODEL, width=width, seed=seed, device=device)
-    return len(dataset) / statistics.mean(found)
-
-
-def side_by_side(count: int, dataset: Dataset, recipe: Recipe, width: int, seed: int, device: torch.device) -> float:
+def side_by_side(count: int, dataset: Dataset, trainer: Trainer) -> float:
     """Images per second of ``count`` processes together, which share the processor's threads.
 
-    They wait for each other after the first epoch; from then on until the last one ends, the device has work from all.
+    They wait for each other after the first epoch. From then until the last one ends, all of them have work.
     """
     spawn = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // count)
     with spawn.Pool(count, _enter, (spawn.Barrier(count), threads)) as pool:
-        work = [(dataset, recipe, width, derive(seed, str(number)), device) for number in range(count)]
-        spans = pool.map(_one_of_many, work, chunksize=1)
+        spans = pool.map(_one_of_many, [(dataset, own) for own in several(trainer, count)], chunksize=1)
     starts, ends = zip(*spans, strict=True)
     return count * len(dataset) * (EPOCHS - 1) / (max(ends) - min(starts))
+
+
+def several(trainer: Trainer, count: int) -> list[Trainer]:
+    """Trainers that differ in their seeds."""
+    return [
+        Trainer(trainer.recipe, trainer.architecture, derive(trainer.seed, str(number)), trainer.device)
+        for number in range(count)
+    ]
+
+
+def batches_of(dataset: Dataset, trainer: Trainer) -> Batches:
+    """The trainer's own order and augmentation."""
+    return Batches(dataset, trainer.recipe, trainer.device, stream(trainer.seed, "batches", trainer.device))
+
+
+together: Barrier
+"""Of the processes of `side_by_side`."""
 
 
 def _enter(barrier: Barrier, threads: int) -> None:
     global together
     together = barrier
     torch.set_num_threads(threads)
+    keep_freed_memory()
 
 
-def _one_of_many(work: tuple[Any, ...]) -> tuple[float, float]:
-    """When the second epoch began and the last one ended; the clock is the same for all processes of a machine."""
-    dataset, recipe, width, seed, device = work
-    moments = []
+def _one_of_many(work: tuple[Dataset, Trainer]) -> tuple[float, float]:
+    """When the second epoch began and when the last one ended; all processes of a machine have the same clock."""
+    dataset, trainer = work
+    moments: list[float] = []
 
-    def monitor(_: Predictor) -> dict[str, float]:
+    def observe(_: Predictor) -> dict[str, float]:
         if not moments:
             together.wait(timeout=600)
         moments.append(time.perf_counter())
         return {}
 
-    train(dataset, recipe, model=MODEL, width=width, seed=seed, device=device, monitor=monitor)
+    fit(trainer.fresh(dataset, "benchmark"), batches_of(dataset, trainer), trainer.recipe, observe=observe)
     return moments[0], moments[-1]
 
 
 class Stack:
     """``count`` networks that are updated together, each by samples, order and augmentation of its own."""
 
-    def __init__(
-        self, count: int, dataset: Dataset, recipe: Recipe, width: int, seed: int, device: torch.device
-    ) -> None:
-        self._runtime, self._recipe = Runtime.choose(device, recipe.precision, width), recipe
-        seeds = [derive(seed, str(number)) for number in range(count)]
+    def __init__(self, count: int, dataset: Dataset, trainer: Trainer) -> None:
+        trainers, recipe, device = several(trainer, count), trainer.recipe, trainer.device
         networks = [
-            build_model(MODEL, num_classes=dataset.num_classes, width=width, seed=own).to(device).train()
-            for own in seeds
+            own.fresh(dataset, "benchmark").network.to(memory_format=torch.contiguous_format) for own in trainers
         ]
+        self._runtime, self._recipe = Runtime.choose(device, recipe.precision, networks[0]), recipe
         self.parameters, self.buffers = torch.func.stack_module_state(networks)
         self._template = copy.deepcopy(networks[0]).to("meta")
         self._optimizer = torch.optim.SGD(
@@ -99,7 +105,7 @@ class Stack:
             weight_decay=recipe.weight_decay,
             fused=True,
         )
-        self._batches = [Batches(dataset.images, recipe, device, stream(own, "batches", device)) for own in seeds]
+        self._batches = [batches_of(dataset, own) for own in trainers]
         self._labels = dataset.labels.to(device)
         self._index = torch.zeros(count, recipe.batch_size, dtype=torch.int64, device=device)
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -116,11 +122,11 @@ class Stack:
                 self._graph.replay()
 
     def update(self) -> Tensor:
-        """One step; the loss of every network before it."""
+        """One step; the loss that every network had before it: float32, one per network."""
         images = torch.stack([batches.augment(own) for batches, own in zip(self._batches, self._index, strict=True)])
         losses = torch.func.vmap(self._loss)(self.parameters, self.buffers, images, self._labels[self._index])
         self._optimizer.zero_grad(set_to_none=True)
-        losses.sum().backward()  # of the sum, each network's gradient is its own loss's
+        losses.sum().backward()  # a network's weights occur in its own loss alone
         self._optimizer.step()
         return losses.detach()
 
@@ -148,15 +154,15 @@ class Stack:
         self._graph = graph
 
 
-def stacked(count: int, dataset: Dataset, recipe: Recipe, width: int, seed: int, device: torch.device) -> float:
+def stacked(count: int, dataset: Dataset, trainer: Trainer) -> float:
     """Images per second of a stack of ``count`` networks."""
-    stack = Stack(count, dataset, recipe, width, seed, device)
+    stack = Stack(count, dataset, trainer)
     ends = []
     for epoch in range(EPOCHS):
         stack.epoch()
         if epoch == 0:
             stack.record()
-        synchronize(device)
+        synchronize(trainer.device)
         ends.append(time.perf_counter())
     return count * len(dataset) / statistics.mean(later - earlier for earlier, later in itertools.pairwise(ends))
 
@@ -176,12 +182,12 @@ def measure(count: int, given: argparse.Namespace, device: torch.device) -> dict
     wanted = given.images or (51_200 if device.type == "cuda" else 512)
     dataset = images_of("noise", max(2, round(wanted / given.batch_size)) * given.batch_size, given.seed)
     recipe = Recipe(epochs=EPOCHS, batch_size=given.batch_size)
-    common = (dataset, recipe, given.width, given.seed, device)
+    trainer = trainer_of(recipe, given.width, given.seed, device)
     rates: dict[str, list[float]] = {"alone": [], "processes": [], "stack": []}
     for _ in range(given.repeats):
-        rates["alone"].append(alone(*common))
-        rates["processes"].append(side_by_side(count, *common))
-        rates["stack"].append(stacked(count, *common))
+        rates["alone"].append(len(dataset) / statistics.mean(epoch_seconds(dataset, trainer)))
+        rates["processes"].append(side_by_side(count, dataset, trainer))
+        rates["stack"].append(stacked(count, dataset, trainer))
     settings = {
         "model": MODEL,
         "width": given.width,
@@ -191,9 +197,8 @@ def measure(count: int, given: argparse.Namespace, device: torch.device) -> dict
         "repeats": given.repeats,
         "seed": given.seed,
     }
-    runtime = Runtime.choose(device, recipe.precision, given.width)
     measured = {"images_per_second": rates}
-    keep(given.results, "sharing", "training", settings=settings, measured=measured, runtime=runtime)
+    keep(given.results, "sharing", "training", settings=settings, measured=measured, trainer=trainer)
     return {"trainings": count, "width": given.width, "batch": given.batch_size} | {
         name: spread(values) for name, values in rates.items()
     }

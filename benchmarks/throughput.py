@@ -4,7 +4,7 @@
 
 Both sides train the same network with the same augmentation (crop, flip; the input pipeline alone with cutout too).
 They take turns, because a machine's absolute speed drifts; every repetition of either is in the JSON. Each plain side
-has a process of its own, where nothing of this library is in force, such as its settings of the C library's memory.
+has a process of its own, so that no setting of this library, such as that of the C library's memory, changes its speed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from common import DATA, epoch_seconds, images_of, keep, parse, parser, show, spread, synchronize
+from common import DATA, MODEL, epoch_seconds, images_of, keep, parse, parser, show, spread, synchronize, trainer_of
 from plain import Apart, plain_loading, plain_training
 
 from nab.data import Dataset
-from nab.training import Batches, Recipe, Runtime
-from nab.training.memory import keep_freed_memory
-
-MODEL = "resnet18"
+from nab.training import Batches, Recipe, Trainer
+from nab.training.runtime import resolve_precision
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -61,45 +59,44 @@ def whole(count: int, batch_size: int) -> int:
 def measure_training(
     dataset: Dataset, width: int, batch_size: int, given: argparse.Namespace, device: torch.device
 ) -> dict[str, str]:
-    """Ours in the device's best precision and in float32, and the plain loop with each number of workers."""
+    """Our training in the device's best precision and in float32, and the plain loop with each number of workers."""
     recipe = Recipe(epochs=3, batch_size=batch_size, cutout=0)
-    runtime = Runtime.choose(device, "auto", width)
-    ours = {"ours": recipe}
-    if runtime.precision != torch.float32:
-        ours["ours, float32"] = dataclasses.replace(recipe, precision="float32")
+    trainer = trainer_of(recipe, width, given.seed, device)
+    ours = {"ours": trainer}
+    if resolve_precision(recipe.precision, device) != torch.float32:
+        in_float32 = dataclasses.replace(recipe, precision="float32")
+        ours["ours, float32"] = dataclasses.replace(trainer, recipe=in_float32)
     seconds: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
         plain = {
             workers: stack.enter_context(
-                Apart(partial(plain_training, MODEL, width, given.seed, dataset, recipe, workers, device))
+                Apart(partial(plain_training, trainer.architecture, given.seed, dataset, recipe, workers, device))
             )
             for workers in given.workers
         }
         for _ in range(given.repeats):
             for name, own in ours.items():
-                found = epoch_seconds(dataset, own, model=MODEL, width=width, seed=given.seed, device=device)
-                seconds.setdefault(name, []).append(statistics.mean(found))
+                seconds.setdefault(name, []).append(statistics.mean(epoch_seconds(dataset, own)))
             for workers, side in plain.items():
                 seconds.setdefault(f"plain, {workers} workers", []).append(side.turn())
     settings = settings_of(dataset, recipe, given) | {"model": MODEL, "width": width}
-    keep(given.results, "throughput", "training", settings=settings, measured={"seconds": seconds}, runtime=runtime)
+    keep(given.results, "throughput", "training", settings=settings, measured={"seconds": seconds}, trainer=trainer)
     return row_of(f"{MODEL}, width {width}", batch_size, len(dataset), seconds)
 
 
 def measure_input(dataset: Dataset, batch_size: int, given: argparse.Namespace, device: torch.device) -> dict[str, str]:
-    """Batches made and, on a GPU, brought there; no network."""
+    """Batches are made and brought to the device; there is no network."""
     recipe = Recipe(batch_size=batch_size)
-    batches = Batches(dataset.images, recipe, device, torch.Generator(device).manual_seed(given.seed))
+    batches = Batches(dataset, recipe, device, torch.Generator(device).manual_seed(given.seed))
 
     def ours() -> float:
         synchronize(device)
         start = time.perf_counter()
         for index in batches.epoch():
-            batches.augment(index)
+            batches.batch(index)
         synchronize(device)
         return time.perf_counter() - start
 
-    keep_freed_memory()  # as every training does
     seconds: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
         plain = {
@@ -111,10 +108,10 @@ def measure_input(dataset: Dataset, batch_size: int, given: argparse.Namespace, 
             if repeat:  # the first round starts workers and fills caches
                 for name, value in found.items():
                     seconds.setdefault(name, []).append(value)
-    runtime = Runtime.choose(device, "float32", 64)
+    trainer = Trainer(Recipe(precision="float32"), device=device)  # batches are made in float32
     settings = settings_of(dataset, recipe, given)
     measured = {"seconds": seconds}
-    keep(given.results, "throughput", "input pipeline", settings=settings, measured=measured, runtime=runtime)
+    keep(given.results, "throughput", "input pipeline", settings=settings, measured=measured, trainer=trainer)
     return row_of("input pipeline alone", batch_size, len(dataset), seconds)
 
 

@@ -9,13 +9,9 @@ from types import ModuleType
 import pytest
 import torch
 
-from nab.models import build_model
+from nab.models import ResNet18
 from nab.report import benchmarks
-from nab.seeding import derive, stream
-from nab.training import Recipe, Runtime
-from nab.training.batches import Batches
-from nab.training.hook import PlainHook
-from nab.training.step import Step
+from nab.training import CrossEntropy, Recipe, Trainer, fit
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,21 +35,22 @@ def test_sharing_measures_processes_and_a_stack(sharing: ModuleType, tmp_path: P
 
 
 def test_a_stack_trains_each_network_as_if_it_were_alone(sharing: ModuleType) -> None:
-    """Two updates of two networks in float32, by the trainer's own step on the same samples."""
-    dataset, device = sharing.images_of("noise", 16, 0), torch.device("cpu")
-    recipe = Recipe(batch_size=8, lr=1e-3, precision="float32")
-    stack = sharing.Stack(2, dataset, recipe, 4, 0, device)
+    """Two updates of two networks in float32, by the one training loop on the same samples."""
+    dataset = sharing.images_of("noise", 16, 0)
+    recipe = Recipe(epochs=1, batch_size=8, lr=1e-3, precision="float32")
+    trainer = Trainer(recipe, ResNet18(4), 0)
+    stack = sharing.Stack(2, dataset, trainer)
     stack.epoch()
-    for number in range(2):
-        seed = derive(0, str(number))
-        network = build_model("resnet18", num_classes=10, width=4, seed=seed).train()
-        batches = Batches(dataset.images, recipe, device, stream(seed, "batches", device))
-        runtime = Runtime.choose(device, "float32", 4)
-        step = Step(network, recipe, runtime, batches, dataset.labels, PlainHook())
-        for index in list(batches.epoch()):
-            step(index, recipe.lr)
-        for name, own in network.state_dict().items():
+    for number, own in enumerate(sharing.several(trainer, 2)):
+        batches = sharing.batches_of(dataset, own)
+        trained = fit(own.fresh(dataset, "benchmark"), batches, recipe, CrossEntropy())
+        assert len(batches) == 2
+        for name, alone in trained.predictor.network.state_dict().items():
             together = (stack.parameters | stack.buffers)[name][number]
-            torch.testing.assert_close(
-                together, own, atol=1e-5, rtol=1e-3, msg=lambda text, name=name: f"{name} {text}"
-            )
+            torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-3, msg=f"{name}: {{}}".format)
+
+
+def test_networks_of_a_stack_differ(sharing: ModuleType) -> None:
+    stack = sharing.Stack(2, sharing.images_of("noise", 16, 0), Trainer(Recipe(batch_size=8), ResNet18(4), 0))
+    first, second = stack.parameters["classifier.weight"]
+    assert not torch.equal(first, second)

@@ -1,4 +1,4 @@
-"""The benchmarks run, in the smallest setting; their tables come from planted numbers."""
+"""The benchmarks run in their smallest settings; tables are made of planted numbers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from nab.errors import ResultError
 from nab.report import benchmarks
@@ -45,7 +46,7 @@ for epoch in range(int(args.epochs)):
             pass
     print("Epoch: 0 | Dev Acc: 12.50% | Dev Acc (backdoor): 3.00% | Dev Asr: 7.25% | Time: 1.00")
 """
-"""A checkout with the outside of the authors' implementation, and nothing of its inside."""
+"""A script with the interface of the authors' implementation, and nothing of its inside."""
 
 RESNET = """
 import torch
@@ -64,7 +65,7 @@ Run = Callable[..., list[benchmarks.Measurement]]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a benchmark in this process, which spares the seconds of another start; what it measured."""
+    """Runs a benchmark in this process, which spares the seconds of a start, and returns what it measured."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
 
     def run(name: str, *options: str) -> list[benchmarks.Measurement]:
@@ -105,16 +106,16 @@ def test_arithmetic_counts_operations_by_hand(run: Run, monkeypatch: pytest.Monk
     w, side = 4, 32
     stages = w**2 * side**2 * (4 * 9 + 3 * (3 * 9 + 9 / 2 + 1 / 2))
     stem, linear = 27 * w * side**2, 8 * w * 10
-    # Backwards costs the same twice, but no gradient of the images is asked for.
+    # The backward pass costs twice as much, except in the stem, since the images need no gradient.
     assert found.measured["flops_per_image"] == 2 * (3 * stages + 2 * stem + 3 * linear)
     assert benchmarks.arithmetic_table([found])["precision"].tolist() == ["float32"]
 
 
-def test_defence_cost_measures_training_stamp_and_preparation(run: Run) -> None:
+def test_defense_cost_measures_training_stamp_and_preparation(run: Run) -> None:
     tiny = ["--width", "16", "--batch-size", "16", "--images", "32", "--repeats", "1", "--epochs", "2"]
-    (found,) = run("defence_cost", *tiny)
+    (found,) = run("defense_cost", *tiny)
     assert set(found.measured["seconds"]) == {"plain", "nab"}
-    assert len(benchmarks.defence_cost_table([found])) == 1
+    assert len(benchmarks.defense_cost_table([found])) == 1
 
 
 OTHERS = ("--data", "digits", "--train-size", "200", "--test-size", "20", "--repeats", "1", "--epochs", "2")
@@ -181,13 +182,13 @@ def test_arithmetic_table_divides_by_the_best_rate_of_the_same_repetition() -> N
     assert row["images/s"] == "250 (250 to 250)"
 
 
-def test_defence_cost_table_gives_more_time_in_percent() -> None:
+def test_defense_cost_table_gives_more_time_in_percent() -> None:
     measured = {
         "seconds": {"plain": [10.0, 10.0, 10.0], "nab": [10.1, 10.3, 9.9]},
         "stamp_seconds": [0.01],
         "preprocessing_seconds": [0.25],
     }
-    row = benchmarks.defence_cost_table([planted("defence_cost", {}, measured)]).iloc[0]
+    row = benchmarks.defense_cost_table([planted("defense_cost", {}, measured)]).iloc[0]
     assert row["more time, %"] == "1.0 (-1.0 to 3.0)"
     assert row["stamp alone, %"] == "1.00"  # of the second that a tenth of the images takes
     assert row["before training, s"] == "0.250"
@@ -221,12 +222,16 @@ def test_detector_times_stand_in_a_row_by_the_number_of_samples() -> None:
 
     rows = [timed("scan", 200, 2.0), timed("scan", 1000, 9.0), timed("spectre", 200, 4.0)]
     table = benchmarks.detector_time_table(rows).set_index("detector")
-    assert table.loc["scan", ["200", "1,000", "memory, GB"]].tolist() == ["2.0", "9.0", "9.0"]
-    assert table.loc["spectre", ["200", "1,000"]].tolist() == ["4.0", ""]
+    assert list(table.loc["scan", ["200", "1,000", "memory, GB"]]) == ["2.0", "9.0", "9.0"]
+    assert list(table.loc["spectre", ["200", "1,000"]]) == ["4.0", ""]
 
 
 def test_recipes_are_compared_by_finished_runs_and_timed_in_turn(run: Run, tmp_path: Path, capsys: Any) -> None:
-    options = ["--profile", "smoke", "--defense", "none", "--runs", str(tmp_path / "runs"), "--timed-images", "64"]
+    settings = {"dataset": {"name": "digits", "train_size": 100}, "model": {"name": "resnet9", "width": 16}}
+    recipe = {"name": "paper", "epochs": 2, "flip": False}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({"summary": "tiny", "run": settings | {"recipe": recipe}}))
+    options = ["--profile", str(tmp_path / "tiny.yaml"), "--defense", "none", "--runs", str(tmp_path / "runs")]
+    options += ["--timed-images", "64"]
     options += ["--repeats", "2", "--recipe"]
     (trained,) = run("recipe", *options, "profile")
     (read,) = run("recipe", *options, "profile", "quick", "--stored", "--seeds", "3")
@@ -274,7 +279,7 @@ def test_note_names_machine_and_day_and_a_missing_gpu() -> None:
 
 
 def test_what_was_never_measured_is_a_note_and_no_error(tmp_path: Path) -> None:
-    assert benchmarks.read_measurements("grid", tmp_path / "nowhere") == []
+    assert benchmarks.read_measurements("grid", tmp_path) == []
     assert "python benchmarks/grid.py" in benchmarks.note("grid", [])
     assert benchmarks.settings_and_figures([]).empty
 
@@ -294,7 +299,7 @@ def test_measurement_of_another_program_or_with_unknown_fields_is_refused(tmp_pa
     path.write_text(json.dumps(content))
     with pytest.raises(ResultError, match="'others', expected 'grid'"):
         benchmarks.read_measurements("grid", tmp_path)
-    path.write_text(json.dumps(content | {"benchmark": "grid", "colour": "red"}))
+    path.write_text(json.dumps(content | {"benchmark": "grid", "color": "red"}))
     with pytest.raises(ResultError, match=r"one\.json"):
         benchmarks.read_measurements("grid", tmp_path)
 

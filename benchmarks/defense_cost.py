@@ -1,10 +1,10 @@
 """What NAB costs once suspects and pseudo labels are known: its training against plain training, in turn.
 
-    python benchmarks/defence_cost.py [--width 64] [--batch-size 64] [--repeats 8]
+    python benchmarks/defense_cost.py [--width 64] [--batch-size 64] [--repeats 8]
 
-The defended training differs by other labels, which cost nothing, and by the stamp that is written into every batch.
-What comes before, from scores and pseudo labels to a dataset and a mask, is timed too, on a set of CIFAR-10's size.
-Detection and labelling train networks of their own; their seconds stand in every run's result.
+The defended training has other labels, which cost nothing, and writes the stamp into every batch. What comes before it,
+from scores and pseudo labels to a dataset and a mask, is timed too, on a set of CIFAR-10's size. Detection and labeling
+train networks of their own; their seconds stand in every run's result.
 """
 
 from __future__ import annotations
@@ -16,47 +16,47 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from common import DATA, epoch_seconds, images_of, keep, parse, parser, show, spread, synchronize
+from common import DATA, MODEL, epoch_seconds, images_of, keep, parse, parser, show, spread, synchronize, trainer_of
 from torch import Tensor
 
 from nab.data import Dataset
-from nab.defenses.nab import NAB, StampHook
+from nab.defenses.training.nab import NAB, StampedTraining
 from nab.detection import select_suspects
-from nab.training import Recipe, Runtime
+from nab.needs import Suspicion
+from nab.training import Batch, Recipe, Step
 
-MODEL = "resnet18"
 FULL_SIZE = 50_000
+DETECTION_RATE = 0.05
 
 
 def prepare(
     dataset: Dataset, scores: Tensor, pseudo_labels: Tensor, device: torch.device
-) -> tuple[Dataset, StampHook, float]:
-    """What NAB trains on, what writes its stamp, and the seconds that it took to make both."""
+) -> tuple[Dataset, StampedTraining, float]:
+    """What NAB trains on, the step that writes its stamp, and the seconds that it took to make both."""
     start = time.perf_counter()
     defense = NAB()
-    suspects = select_suspects(scores, defense.detection_rate)
-    found = defense.fit(dataset, is_suspect=suspects, pseudo_labels=pseudo_labels).suspicion_
-    labels = torch.where(found.is_suspect, found.pseudo_labels, dataset.labels)
-    hook = StampHook(defense.stamp, found.is_stamped, device)
-    return dataset.replace(labels=labels), hook, time.perf_counter() - start
+    suspicion = Suspicion(scores, select_suspects(scores, DETECTION_RATE), pseudo_labels)
+    step = StampedTraining(defense.stamp, defense.stamped_samples(dataset, suspicion), device)
+    return suspicion.relabeled(dataset), step, time.perf_counter() - start
 
 
 def random_findings(dataset: Dataset, seed: int) -> tuple[Tensor, Tensor]:
-    """Scores and pseudo labels by chance: the time does not depend on how good they are."""
+    """Random scores and pseudo labels, because the time does not depend on how good they are."""
     generator = torch.Generator().manual_seed(seed)
     count = len(dataset)
     return torch.rand(count, generator=generator), torch.randint(dataset.num_classes, (count,), generator=generator)
 
 
-def stamp_seconds(hook: StampHook, batch_size: int, device: torch.device, times: int = 200) -> float:
-    """Seconds to stamp one batch, launched by itself: finer than a difference of two trainings can be."""
+def stamp_seconds(step: StampedTraining, batch_size: int, device: torch.device, times: int = 200) -> float:
+    """Seconds to stamp one batch by itself, which is more exact than the difference of two trainings."""
     images = torch.zeros(batch_size, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
-    index = torch.arange(batch_size, device=device)
-    hook.images(images, index)
+    positions = torch.arange(batch_size, device=device)
+    batch = Batch(images, positions, positions)
+    step.images(batch)
     synchronize(device)
     start = time.perf_counter()
     for _ in range(times):
-        hook.images(images, index)
+        step.images(batch)
     synchronize(device)
     return (time.perf_counter() - start) / times
 
@@ -79,17 +79,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def measure(width: int, batch_size: int, given: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     count = given.images or (51_200 if device.type == "cuda" else 512)
     dataset = images_of(given.data, count, given.seed, given.data_root)
-    defended, hook, _ = prepare(dataset, *random_findings(dataset, given.seed), device)
-    recipe = Recipe(epochs=given.epochs, batch_size=batch_size)
-    options: dict[str, Any] = {"model": MODEL, "width": width, "seed": given.seed, "device": device}
-    sides: dict[str, Any] = {"plain": (dataset, None), "nab": (defended, hook)}
+    defended, step, _ = prepare(dataset, *random_findings(dataset, given.seed), device)
+    trainer = trainer_of(Recipe(epochs=given.epochs, batch_size=batch_size), width, given.seed, device)
+    sides: dict[str, tuple[Dataset, Step | None]] = {"plain": (dataset, None), "nab": (defended, step)}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for repeat in range(given.repeats):
-        # Whoever goes first in one round goes second in the next, so that a steady drift does not favour either.
+        # The side that is first in one round is second in the next, so that a steady drift favors neither.
         for name in sorted(sides, reverse=repeat % 2 == 1):
             data, own = sides[name]
-            seconds[name].append(statistics.mean(epoch_seconds(data, recipe, hook=own, **options)))
-    settings = options | {
+            seconds[name].append(statistics.mean(epoch_seconds(data, trainer, own)))
+    settings = {
+        "model": MODEL,
+        "width": width,
+        "seed": given.seed,
         "device": device.type,
         "data": dataset.name,
         "images": len(dataset),
@@ -100,10 +102,9 @@ def measure(width: int, batch_size: int, given: argparse.Namespace, device: torc
     }
     full = images_of("noise", FULL_SIZE, given.seed)
     preparing = [prepare(full, *random_findings(full, given.seed), device)[2] for _ in range(given.repeats)]
-    runtime = Runtime.choose(device, recipe.precision, width)
-    stamping = [stamp_seconds(hook, batch_size, device) for _ in range(given.repeats)]
+    stamping = [stamp_seconds(step, batch_size, device) for _ in range(given.repeats)]
     measured = {"seconds": seconds, "stamp_seconds": stamping, "preprocessing_seconds": preparing}
-    keep(given.results, "defence_cost", "training", settings=settings, measured=measured, runtime=runtime)
+    keep(given.results, "defense_cost", "training", settings=settings, measured=measured, trainer=trainer)
     ratios = [nab / plain for nab, plain in zip(seconds["nab"], seconds["plain"], strict=True)]
     per_batch = statistics.median(seconds["plain"]) * batch_size / count
     return {
