@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from nab.report import book
+from nab.errors import ConfigError, NabError
+from nab.report import book, places
 
 ROOT = Path(__file__).parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -34,11 +35,9 @@ def smoke_book(tmp_path_factory: pytest.TempPathFactory, smoke_results: Path) ->
     folder = tmp_path_factory.mktemp("book")
     shutil.copytree(ROOT / "results" / "laptop", smoke_results / "laptop", dirs_exist_ok=True)
     book.copy_pages(folder, ROOT)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        for source in book.notebook_sources(ROOT):
-            target = folder / f"{source.stem}.ipynb"
-            book.execute(source, target, "smoke", {}, results=smoke_results, data_root=None)
+    for source in book.notebook_sources(ROOT):
+        target = folder / f"{source.stem}.ipynb"
+        book.execute(source, target, "smoke", {}, results=smoke_results, data_root=None, root=ROOT)
     return book.build_html(folder).parent
 
 
@@ -99,8 +98,25 @@ def test_a_failing_cell_is_named(tmp_path: Path) -> None:
         "```{code-cell} ipython3\n:tags: [parameters]\nprofile = ''\nresults = ''\n```\n\n"
         "```{code-cell} ipython3\nraise KeyError('no such thing')\n```\n"
     )
-    with pytest.raises(book.NabError, match=r"broken\.md: a cell failed with KeyError: 'no such thing'"):
-        book.execute(source, tmp_path / "broken.ipynb", "smoke", {}, results=tmp_path, data_root=None)
+    with pytest.raises(NabError, match=r"broken\.md: a cell failed with KeyError: 'no such thing'"):
+        book.execute(source, tmp_path / "broken.ipynb", "smoke", {}, results=tmp_path, data_root=None, root=tmp_path)
+
+
+def test_the_checkout_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory if it has notebooks, else where the library is; an error says where was looked."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    for folder in (mine, other):
+        (folder / "notebooks").mkdir(parents=True)
+    (mine / "notebooks" / "a.md").write_text("text")
+    monkeypatch.chdir(other)
+    monkeypatch.setattr(places, "HOME", mine)
+    assert places.checkout() == mine
+    (other / "notebooks" / "b.md").write_text("text")
+    assert places.checkout() == other
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(places, "HOME", tmp_path)
+    with pytest.raises(ConfigError, match=f"no notebooks in {tmp_path}/notebooks; run `nab book` in a checkout"):
+        places.checkout()
 
 
 def test_every_notebook_was_executed_and_kept() -> None:
@@ -108,12 +124,11 @@ def test_every_notebook_was_executed_and_kept() -> None:
 
 
 @pytest.mark.parametrize("executed", EXECUTED, ids=lambda path: path.stem)
-def test_kept_notebook_is_in_step(executed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Made from its present text and the present results; `nab book --profile laptop --in-place` renews it."""
-    monkeypatch.chdir(ROOT)
+def test_kept_notebook_is_in_step(executed: Path) -> None:
+    """Made from its present text and the present results; `nab book --profile smoke --in-place` renews it."""
     about = json.loads(executed.read_text())["metadata"]["nab"]
     assert about["source"] == book.digest_of([ROOT / "notebooks" / f"{executed.stem}.md"])
-    assert about["results"] == book.results_digest(Path("results"))
+    assert about["results"] == book.results_digest(ROOT / "results", ROOT)
 
 
 @pytest.mark.parametrize("executed", EXECUTED, ids=lambda path: path.stem)

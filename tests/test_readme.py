@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,9 +13,8 @@ import pytest
 import torch
 
 import nab
-from nab.attacks import Attack, poison
-from nab.errors import ConfigError
 from nab.experiments import ResultStore
+from nab.report.records import CONVERTED
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,16 +24,6 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 def blocks(text: str, language: str) -> list[str]:
     """The fenced code blocks of one language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
-
-def execute(code: str, module: ModuleType) -> dict[str, Any]:
-    """The names that a code block leaves behind, run as the module that dataclasses ask for."""
-    sys.modules[module.__name__] = module
-    try:
-        exec(compile(code, module.__name__, "exec"), module.__dict__)
-    finally:
-        del sys.modules[module.__name__]
-    return module.__dict__
 
 
 @pytest.fixture(scope="module")
@@ -72,57 +61,49 @@ def test_every_make_target_that_is_named_exists() -> None:
     assert named <= targets
 
 
-def test_the_code_in_the_readme_runs() -> None:
-    (code,) = blocks(README, "python")
+def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    names = execute(code, ModuleType("readme_example"))
+    module = ModuleType("readme_example")
+    for code in blocks(README, "python"):
+        exec(compile(code, module.__name__, "exec"), module.__dict__)
+    names = module.__dict__
     answers, test = names["answers"], names["test"]
     assert answers.shape == test.labels.shape
     assert answers.dtype == torch.int64
     assert -1 <= int(answers.min()) <= int(answers.max()) < test.num_classes
-    defense = names["defense"]
-    assert int(defense.is_suspect_.sum()) == int(defense.detection_rate * len(names["untrusted"]))
+    assert int(names["suspicion"].is_suspect.sum()) == int(0.05 * len(names["untrusted"]))
+    assert 0 < int(names["ready"].is_stamped.sum()) <= int(names["suspicion"].is_suspect.sum())
+    assert torch.equal(names["labels"], names["defended"].deployed.labels(test.images))
 
 
-def test_the_attack_in_contributing_works() -> None:
-    (code,) = blocks(CONTRIBUTING, "python")
-    frame = execute(code, ModuleType("contributing_example"))["Frame"]
-    assert issubclass(frame, Attack)
-    train, _ = nab.load("digits")
-    before = train.images[:4].clone()
-    triggered = frame(thickness=2).trigger(before, 0)
-    assert torch.equal(before, train.images[:4])
-    assert torch.equal(triggered[:, :, 2:-2, 2:-2], before[:, :, 2:-2, 2:-2])
-    assert (triggered[:, 0, :2] == 255).all()
-    assert (triggered[:, 1, :, -2:] == 0).all()
-    assert frame().trigger(before[:, :1], 0).shape == before[:, :1].shape
-    poisoned = poison(train, frame(), rate=0.1, target=0, seed=0)
-    assert (poisoned.dataset.labels[poisoned.truth.is_poisoned] == 0).all()
-    with pytest.raises(ConfigError, match="thickness"):
-        frame(thickness=0)
-    with pytest.raises(ConfigError, match="300"):
-        frame(colour=(300, 0, 0))
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "book/grid.md", "book/index.md"])
+def test_nobody_is_told_to_install_another_project(name: str) -> None:
+    """``nab`` on the package index is not this library."""
+    assert not re.search(r"pip install [^\n]*\bnab\b(?!-defense)", (ROOT / name).read_text(encoding="utf-8"))
 
 
-def store(folder: Path, metrics: dict[str, float], **settings: Any) -> None:
+def store(
+    folder: Path, metrics: dict[str, float], *, studies: Sequence[str] = ("main",), made_by: str = "1", **settings: Any
+) -> None:
     """Keep a result of the smoke profile with these metrics, as if it had been run."""
     config = nab.load_profile("smoke").config(**settings)
     result = nab.RunResult(
         hash=config.hash,
         profile="smoke",
-        config=config,
+        studies=list(studies),
+        settings=config.settings,
         metrics=dict(metrics),
-        curve=[],
         data={"provenance": "published", "train_images": 1438, "test_images": 359},
-        seconds={"total": 60.0},
-        images_per_second=1000.0,
+        cost={"training": 60.0},
+        wall_seconds=60.0,
         peak_memory_mb={"host": 500.0},
         device={"name": "a processor", "threads": 2, "precision": "bfloat16"},
-        versions={"torch": "2.11.0"},
+        versions={"nab": made_by, "torch": "2.11.0"},
         commit=None,
         finished="2026-01-01T00:00:00Z",
     )
-    ResultStore(folder, "smoke").write(result)
+    ResultStore(folder, "smoke").write(result, config)
 
 
 def test_the_table_shows_mean_and_deviation_over_the_seeds(tool: ModuleType, tmp_path: Path) -> None:
@@ -132,7 +113,7 @@ def test_the_table_shows_mean_and_deviation_over_the_seeds(tool: ModuleType, tmp
         store(results, dict(zip(names, (90.0, attack_rate, 1.0), strict=False)), defense="none", seed=seed)
         store(results, dict(zip(names, (88.0, 4.0, 80.0, 97.0), strict=True)), defense="nab", seed=seed)
     # A study of another setting lies in the same folder and must not be mixed in.
-    store(results, dict.fromkeys(names, 0.0), defense="nab", seed=0, detection_rate=0.2)
+    store(results, dict.fromkeys(names, 0.0), studies=["rates"], defense="nab", seed=0, detection_rate=0.2)
     readme.write_text("before\n<!-- results:start -->\nold\n<!-- results:end -->\nafter\n")
     options = ["--profile", "smoke", "--results", str(results), "--readme", str(readme)]
     assert tool.main([*options, "--check"]) == 1
@@ -160,6 +141,14 @@ def test_the_table_shows_mean_and_deviation_over_the_seeds(tool: ModuleType, tmp
         "torch 2.11.0",
     ):
         assert word in text
+    assert "earlier version" not in text
+
+
+def test_the_table_says_what_an_earlier_version_made(tool: ModuleType, tmp_path: Path) -> None:
+    metrics = {"clean_accuracy": 90.0, "attack_success_rate": 99.0, "robust_accuracy": 1.0}
+    for seed, made_by in enumerate(("1", f"0, {CONVERTED}")):
+        store(tmp_path, metrics, made_by=made_by, seed=seed)
+    assert "1 of the 2 runs behind these numbers were made with an earlier version" in tool.block(tmp_path, "smoke")
 
 
 def test_the_table_says_when_there_is_nothing_to_show(tool: ModuleType, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ def test_encoder_table_has_a_row_per_measurement(tmp_path: Path) -> None:
     assert table["epoch"].tolist() == [4, 8]
     assert table["NC, Euclid"].tolist() == ["40.0", "60.0"]
     assert table["NC, Mahalanobis, all"].tolist() == ["46.0", "46.0"]
-    assert table.loc[0, ["encoder", "minutes", "kNN"]].tolist() == ["simclr, 8 epochs", "2", "50.0"]
+    first = table.to_dict("records")[0]
+    assert [first[name] for name in ("encoder", "minutes", "kNN")] == ["simclr, 8 epochs", "2", "50.0"]
     assert sweep.encoder_table(tmp_path / "none").empty
 
 

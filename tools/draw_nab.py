@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 import nab
-from nab.experiments import ResultStore
+from nab.experiments import ResultStore, attack_data, make_trainer
 from nab.report import figures
 
 ROOT = Path(__file__).parents[1]
@@ -26,15 +26,13 @@ def main() -> None:
     undefended, defended = (store.read(config) for config in configs)
     if undefended is None or defended is None:
         raise SystemExit(f"run `nab run --profile {profile.name} --attack badnets` with --defense none and nab first")
-    _, test = nab.load(configs[0].dataset, arguments.data_root)
+    data = attack_data(configs[1], make_trainer(configs[1]), arguments.data_root)
+    defense = configs[1].make_defense()
+    assert isinstance(defense, nab.NAB)
+    normalization = data.test.normalization
     figures.use_style()
     figure = figures.predictions(
-        test,
-        configs[1].make_attack(),
-        undefended,
-        defended,
-        stamp=configs[1].make_defense().stamp,
-        recipe=configs[1].recipe,
+        data, undefended, defended, seen=lambda images: figures.stamped_pixels(images, defense.stamp, normalization)
     )
     figure.savefig(ROOT / "book" / "images" / "nab.png", dpi=110)
 

@@ -15,6 +15,7 @@ from typing import Any
 from nab.errors import NabError
 from nab.experiments import RunResult
 from nab.files import write_atomically
+from nab.report.records import age_note
 from nab.report.tables import defense_table, main_runs
 
 ROOT = Path(__file__).parents[1]
@@ -42,16 +43,16 @@ def caption(runs: list[RunResult], profile: str) -> str:
         return _listed(read(run) for run in runs)
 
     settings = [
-        f"{each(lambda run: run.config.dataset)} ({each(_provenance)})",
+        f"{each(lambda run: run.method('dataset'))} ({each(_provenance)})",
         f"{each(lambda run: run.data['train_images'])} training images",
         f"{each(lambda run: run.data['test_images'])} test images",
-        f"{each(lambda run: run.config.model)} of width {each(lambda run: run.config.width)}",
-        f"{each(lambda run: run.config.recipe.epochs)} epochs",
-        f"target class {each(lambda run: run.config.target)}",
+        f"{each(lambda run: run.method('model'))} of width {each(lambda run: run.params('model').get('width', '?'))}",
+        f"{each(lambda run: run.params('recipe')['epochs'])} epochs",
+        f"target class {each(lambda run: run.settings['target'])}",
     ]
-    defended = [run for run in runs if run.config.detection_rate is not None]
-    if defended:
-        settings.append(f"{_listed(_percent(run.config.detection_rate) for run in defended)} of the images suspected")
+    rates = [run.settings["detection_rate"] for run in runs if isinstance(run.settings["detection_rate"], float)]
+    if rates:
+        settings.append(f"{_listed(f'{100 * rate:g} %' for rate in rates)} of the images suspected")
     device = [
         each(lambda run: run.device["name"]),
         f"threads: {each(lambda run: run.device['threads'])}",
@@ -63,17 +64,14 @@ def caption(runs: list[RunResult], profile: str) -> str:
         "ASR and RA: triggered test images, the target class left out, that are classified as the target class, and as "
         "what they are. DER: 100 when the attack is gone at no cost in accuracy, 50 when nothing has changed. NAB is "
         "measured with its stamp on every test image; ASR, no stamp, is that of the same network on bare ones. "
-        f"Profile `{profile}`: {', '.join(settings)}. Made on: {', '.join(device)}."
-    )
+        f"Profile `{profile}`: {', '.join(settings)}. Made on: {', '.join(device)}. "
+        f"{age_note(run.versions for run in runs)}"
+    ).rstrip()
 
 
 def _provenance(run: RunResult) -> str:
     """Whether the images were those that everybody has."""
     return "the published data" if run.data["provenance"] == "published" else str(run.data["provenance"])
-
-
-def _percent(share: float | None) -> str:
-    return f"{100 * (share or 0):g} %"
 
 
 def _listed(values: Iterable[Any]) -> str:

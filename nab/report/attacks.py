@@ -1,10 +1,9 @@
-"""What attacks change, and how well they succeed against a network without a defence."""
+"""What attacks change, and how well they succeed against a network without a defense."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -14,49 +13,37 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from nab.attacks import ATTACKS
-from nab.experiments import Attacked, RunResult, load_profile
-from nab.report.tables import frame, runs_of, summarise
+from nab.experiments import Attacked, RunResult
+from nab.methods import KINDS
+from nab.report.tables import frame, summarize
 
 SSIM_SIGMA, SSIM_WINDOW = 1.5, 11
 """The Gaussian of structural similarity in pixels, and the side of the window that it leaves."""
 
 
-def undefended_runs(results: str | Path, profile: str) -> list[RunResult]:
-    """The profile's results without a defence, at every poison and cover rate; all other settings are its own."""
-    chosen = load_profile(profile)
-
-    def is_plain(run: RunResult) -> bool:
-        config = run.config
-        own = {"attack": config.attack.name, "poison_rate": config.poison_rate, "seed": config.seed}
-        if "cover_rate" in config.attack.params:
-            own["attack.cover_rate"] = config.attack.params["cover_rate"]
-        return run.hash == chosen.config(defense="none", **own).hash
-
-    return [run for run in runs_of(results, chosen.name) if is_plain(run)]
-
-
 def rate_table(runs: Iterable[RunResult]) -> pd.DataFrame:
-    """ACC and ASR by data, attack, poison rate and cover rate: mean and deviation, and how many seeds."""
-    runs = list(runs)
+    """ACC and ASR of undefended networks by data, attack, poison rate and cover rate: mean and deviation, and how many
+    seeds. Defended runs are left out."""
+    runs = _undefended(runs)
     table = frame(runs)
     if not table.empty:
-        covers = [run.config.attack.params.get("cover_rate") for run in runs]
+        covers = [run.params("attack").get("cover_rate") for run in runs]
         table["covers"] = ["" if not rate else f"{100 * rate:g} % of all" for rate in covers]
-        order = {name: place for place, name in enumerate(ATTACKS)}
+        order = {name: place for place, name in enumerate(KINDS["attack"].registry)}
         table = table.assign(_place=table["attack"].map(order), images=table["dataset"])
         table = table.sort_values(["images", "_place", "poison_rate", "seed"])
-    return summarise(table, ("images", "attack", "poisoned", "covers"), ("clean_accuracy", "attack_success_rate"))
+    return summarize(table, ("images", "attack", "poisoned", "covers"), ("clean_accuracy", "attack_success_rate"))
 
 
 def rate_figure(runs: Iterable[RunResult]) -> Figure | None:
-    """ASR against the poison rate, mean and deviation over seeds, for attacks that were measured at several rates; None
-    if there are none. Clean-label attacks have a panel of their own, for their rate is a share of the target class."""
-    table = frame(runs)
+    """ASR of undefended networks against the poison rate, mean and deviation over seeds, for attacks that were measured
+    at several rates; None if there are none. Clean-label attacks have a panel of their own, for their rate is a share
+    of the target class."""
+    table = frame(_undefended(runs))
     swept = table.groupby("attack").filter(lambda group: group["poison_rate"].nunique() > 1) if len(table) else table
     if swept.empty:
         return None
-    is_clean = swept["attack"].map({name: attack.clean_label for name, attack in ATTACKS.items()})
+    is_clean = swept["attack"].map({name: attack.clean_label for name, attack in KINDS["attack"].registry.items()})
     parts = {
         "poisoned share of the training set (%)": swept[~is_clean],
         "poisoned share of the target class (%)": swept[is_clean],
@@ -72,12 +59,16 @@ def rate_figure(runs: Iterable[RunResult]) -> Figure | None:
     return figure
 
 
+def _undefended(runs: Iterable[RunResult]) -> list[RunResult]:
+    return [run for run in runs if run.method("defense") == "none"]
+
+
 def _draw_rates(axes: Axes, table: pd.DataFrame) -> None:
-    """A line with error bars per attack; a colour and a mark of its own each."""
-    colours = sns.color_palette("colorblind", table["attack"].nunique())
-    for (name, group), colour, mark in zip(table.groupby("attack"), colours, "osD^vP*X<>" * 3, strict=False):
+    """A line with error bars per attack; each has a color and a mark of its own."""
+    colors = sns.color_palette("colorblind", table["attack"].nunique())
+    for (name, group), color, mark in zip(table.groupby("attack"), colors, "osD^vP*X<>" * 3, strict=False):
         cells = group.groupby("poison_rate")["attack_success_rate"].agg(["mean", "std"])
-        line = {"color": colour, "marker": mark, "markersize": 5, "capsize": 3, "label": name}
+        line = {"color": color, "marker": mark, "markersize": 5, "capsize": 3, "label": name}
         axes.errorbar(100 * cells.index.to_numpy(), cells["mean"], cells["std"].fillna(0.0), **line)
     rates = sorted({100 * rate for rate in table["poison_rate"]})
     axes.set_xscale("log")
@@ -89,7 +80,7 @@ def _draw_rates(axes: Axes, table: pd.DataFrame) -> None:
 def visibility_table(attacked: Mapping[str, Attacked], count: int = 200) -> pd.DataFrame:
     """How much of an attack can be seen on the first ``count`` test images, and on as many poisoned training images.
 
-    PSNR and SSIM are means over images, see `psnr` and `ssim`; "mean" and "largest" change are in grey levels of 255,
+    PSNR and SSIM are means over images, see `psnr` and `ssim`; "mean" and "largest" change are in gray levels of 255,
     over all pixels and channels. The last column is the PSNR of poisoned training images, which some attacks change in
     another way than test images.
     """
@@ -97,7 +88,9 @@ def visibility_table(attacked: Mapping[str, Attacked], count: int = 200) -> pd.D
     for name, data in attacked.items():
         clean, triggered = data.test.images[:count], data.triggered.images[:count]
         change = (triggered.float() - clean.float()).abs()
-        where = data.poisoned.truth.is_poisoned.nonzero().squeeze(1)[:count]
+        truth = data.poisoned.truth
+        where = truth.is_poisoned.nonzero().squeeze(1)[:count]
+        before = data.clean.images[where if truth.origin is None else truth.origin[where]]
         rows.append(
             {
                 "attack": name,
@@ -106,7 +99,7 @@ def visibility_table(attacked: Mapping[str, Attacked], count: int = 200) -> pd.D
                 "SSIM": _number(ssim(clean, triggered), 3),
                 "mean change": _number([change.mean().item()]),
                 "largest": f"{change.max().item():.0f}",
-                "PSNR in training": _number(psnr(data.clean.images[where], data.poisoned.dataset.images[where])),
+                "PSNR in training": _number(psnr(before, data.poisoned.dataset.images[where])),
             }
         )
     return pd.DataFrame(rows)
@@ -128,8 +121,8 @@ def psnr(clean: Tensor, changed: Tensor) -> list[float]:
 def ssim(clean: Tensor, changed: Tensor) -> list[float]:
     """Structural similarity of every image (uint8, N x C x H x W), 1 for equal ones; nan on images below 11 pixels.
 
-    With the constants of its authors (a Gaussian of 1.5 pixels, in a window of 11); the mean over channels and over all
-    pixels: scikit-image's own mean leaves out a border of 5 pixels, where many triggers are.
+    The constants are its authors' (a Gaussian of 1.5 pixels, in a window of 11). The mean is over channels and all
+    pixels, for scikit-image's own mean leaves out a border of 5 pixels, where many triggers are.
     """
     from skimage.metrics import structural_similarity  # scikit-image takes a second to import
 

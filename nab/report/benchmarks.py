@@ -1,126 +1,31 @@
-"""Speed: tables from the files that the programs in ``benchmarks/`` write, and their common form."""
+"""Speed: tables from the files that the programs in ``benchmarks/`` write."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nab.errors import ResultError
+from nab.report.measurements import FOLDER, Measurement, note, read_measurements, span, table_of, without_machine
 from nab.report.tables import mean_and_deviation
 
-FOLDER = Path("benchmarks") / "results"
-NO_GPU = "not measured on a GPU"
-
-
-class Measurement(BaseModel):
-    """One measurement; one JSON file.
-
-    Attributes:
-        benchmark: the program that made it, and the folder it lies in.
-        what: which of the program's measurements it is.
-        settings: what was run, seeds and repetitions included.
-        measured: what came out: numbers, lists with a value per repetition, or mappings of those.
-        device: name, threads and precision of what computed; see `nab.experiments.result.describe_device`.
-        versions: of Python and of the packages that the figures may depend on.
-        commit: of the library's checkout.
-        finished: UTC, ISO 8601.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    benchmark: str
-    what: str
-    settings: dict[str, Any]
-    measured: dict[str, Any]
-    device: dict[str, Any]
-    versions: dict[str, str]
-    commit: str | None
-    finished: str
-
-    @property
-    def machine(self) -> str:
-        """``"NVIDIA H200"`` or ``"AMD EPYC, 2 threads"``."""
-        name, threads = str(self.device["name"]), self.device["threads"]
-        return name if self.device["type"] == "cuda" else f"{name}, {threads} thread{'s' * (threads != 1)}"
-
-
-def read_measurements(benchmark: str, folder: str | Path = FOLDER) -> list[Measurement]:
-    """What one program has measured, in the order of the files' names; nothing if it never ran.
-
-    Raises:
-        ResultError: a file is damaged, or is no measurement of that program.
-    """
-    return [_read(path, benchmark) for path in sorted((Path(folder) / benchmark).glob("*.json"))]
-
-
-def _read(path: Path, benchmark: str) -> Measurement:
-    try:
-        measurement = Measurement.model_validate_json(path.read_bytes())
-        measurement.machine  # noqa: B018  # the device must be named
-    except (OSError, ValidationError, KeyError) as error:
-        reason = f"{error.errors()[0]['msg']}" if isinstance(error, ValidationError) else f"{error}"
-        raise ResultError(
-            f"{path} is no whole measurement ({reason}); delete it and run benchmarks/{benchmark}.py again"
-        ) from None
-    if measurement.benchmark != benchmark:
-        raise ResultError(f"{path} is a measurement of {measurement.benchmark!r}, expected {benchmark!r}; move it")
-    return measurement
-
-
-def note(benchmark: str, measurements: Sequence[Measurement]) -> str:
-    """A sentence for under a table: on what, when and with which torch; or that there is nothing yet."""
-    if not measurements:
-        return f"Nothing measured yet: run `python benchmarks/{benchmark}.py`."
-    versions = ", ".join(sorted({m.versions.get("torch", "unknown") for m in measurements}))
-    days = sorted({m.finished[:10] for m in measurements})
-    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    machines = "; ".join(dict.fromkeys(m.machine for m in measurements))
-    missing = "" if any(m.device["type"] == "cuda" for m in measurements) else f" The same was {NO_GPU}."
-    return f"Measured by `benchmarks/{benchmark}.py` on {machines}, {when}, torch {versions}.{missing}"
-
-
-def span(values: Iterable[float], digits: int = 0) -> str:
-    """``"412 (405 to 420)"``: median, least and greatest; a single value by itself."""
-    kept = list(values)
-    low, middle, high = (f"{v:,.{digits}f}" for v in (min(kept), statistics.median(kept), max(kept)))
-    return middle if len(kept) == 1 else f"{middle} ({low} to {high})"
-
-
-def _table(
-    measurements: Iterable[Measurement], row_of: Callable[[Measurement], dict[str, Any]], by: Sequence[str]
-) -> pd.DataFrame:
-    """A row per measurement, its machine first, sorted by machine and by the settings ``by``.
-
-    Raises:
-        ResultError: a measurement lacks a number that the table shows.
-    """
-    rows = []
-    for measurement in sorted(measurements, key=lambda m: (m.machine, *(_rank(m.settings.get(name)) for name in by))):
-        try:
-            rows.append({"machine": measurement.machine} | row_of(measurement))
-        except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError, AttributeError) as error:
-            program = measurement.benchmark
-            raise ResultError(
-                f"a measurement of {program!r} ({measurement.finished}, {measurement.machine}) lacks what its table "
-                f"shows ({type(error).__name__}: {error}); run benchmarks/{program}.py again"
-            ) from None
-    return pd.DataFrame(rows)
-
-
-def _rank(value: Any) -> tuple[float, bool, str]:
-    """Numbers by size, then words by letter, ours before all others."""
-    is_number = isinstance(value, int | float)
-    return (value if is_number else float("inf"), value != "ours", str(value))
-
-
-def without_machine(table: pd.DataFrame) -> pd.DataFrame:
-    """The table without its machines if there is one only, which `note` names."""
-    return table.drop(columns="machine") if "machine" in table and table["machine"].nunique() == 1 else table
+__all__ = [
+    "FOLDER",
+    "Measurement",
+    "arithmetic_table",
+    "defense_cost_table",
+    "detector_time_table",
+    "note",
+    "others_table",
+    "read_measurements",
+    "settings_and_figures",
+    "sharing_table",
+    "stand_ins",
+    "throughput_table",
+    "without_machine",
+]
 
 
 def throughput_table(measurements: Iterable[Measurement], what: str) -> pd.DataFrame:
@@ -146,7 +51,7 @@ def throughput_table(measurements: Iterable[Measurement], what: str) -> pd.DataF
         } | ({"ours, float32": span(images / s for s in same)} if same else {})
 
     chosen = [m for m in measurements if m.what == what]
-    return _table(chosen, row, by=("width", "batch_size"))
+    return table_of(chosen, row, by=("width", "batch_size"))
 
 
 def others_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
@@ -180,11 +85,11 @@ def others_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
             shown["ASR"] = f"{m.measured['metrics']['attack_success_rate']:.1f}"
         return shown
 
-    return _table(found, row, by=("train_images", "epochs", "code"))
+    return table_of(found, row, by=("train_images", "epochs", "code"))
 
 
 def stand_ins(measurements: Iterable[Measurement]) -> list[str]:
-    """What other implementations were given from outside in order to run, ``"authors: ..."``, each once."""
+    """What other implementations were given from outside so that they run: ``"authors: ..."``, each line once."""
     lines = [f"{m.settings['code']}: {line}" for m in measurements for line in m.measured.get("stand_ins", [])]
     return list(dict.fromkeys(lines))
 
@@ -206,10 +111,10 @@ def arithmetic_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
             "share, %": span(shares, 0),
         }
 
-    return _table(measurements, row, by=("precision", "width", "batch_size"))
+    return table_of(measurements, row, by=("precision", "width", "batch_size"))
 
 
-def defence_cost_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
+def defense_cost_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
     """NAB's training against plain training, the stamp alone, and what is done once before."""
 
     def row(m: Measurement) -> dict[str, Any]:
@@ -227,13 +132,13 @@ def defence_cost_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
             "before training, s": span(m.measured["preprocessing_seconds"], 3),
         }
 
-    return _table(measurements, row, by=("width", "batch_size"))
+    return table_of(measurements, row, by=("width", "batch_size"))
 
 
 def detector_time_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
-    """Seconds to score so many samples, a column each, and the greatest memory; a detector to a row.
+    """A row per detector: seconds for every number of samples, a column each, and the greatest memory.
 
-    The least of the repetitions: whatever else the machine does only ever makes one slower.
+    The fastest repetition counts, for other work on the machine can only slow one down.
     """
     measured = list(measurements)
     counts = sorted({m.settings["train_images"] for m in measured})
@@ -261,7 +166,7 @@ def sharing_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
             shown |= {name: f"{statistics.median(rates[name]):,.0f}", f"{name}, times": span(gains, 1)}
         return shown
 
-    return _table(measurements, row, by=("width", "batch_size", "models"))
+    return table_of(measurements, row, by=("width", "batch_size", "models"))
 
 
 def settings_and_figures(measurements: Sequence[Measurement]) -> pd.DataFrame:
@@ -278,7 +183,7 @@ def settings_and_figures(measurements: Sequence[Measurement]) -> pd.DataFrame:
         settings = {name.replace("_", " "): str(m.settings.get(name, "")) for name in names}
         return (settings or {"what": m.what}) | _figures(m.measured)
 
-    return _table(measurements, row, by=names).fillna("")
+    return table_of(measurements, row, by=names).fillna("")
 
 
 def _figures(measured: dict[str, Any], prefix: str = "") -> dict[str, str]:

@@ -17,25 +17,17 @@ from nab.experiments import load_profile
 from nab.paths import RESULTS
 from nab.paths import data_root as _data_root
 from nab.progress import track
-from nab.report.benchmarks import FOLDER as MEASURED
+from nab.report.measurements import FOLDER as MEASURED
+from nab.report.places import checkout
 
 NOTEBOOKS = Path("notebooks")
 BOOK = Path("book")
 BUILD = Path("_build")
 
 
-def notebook_sources(root: Path = Path()) -> list[Path]:
-    """The text notebooks of a checkout, sorted.
-
-    Raises:
-        ConfigError: there are none here.
-    """
-    sources = sorted((root / NOTEBOOKS).glob("*.md"))
-    if not sources:
-        raise ConfigError(
-            f"no notebooks in {(root / NOTEBOOKS).resolve()}; run `nab book` in a checkout of the project"
-        )
-    return sources
+def notebook_sources(root: Path) -> list[Path]:
+    """The text notebooks of a checkout, sorted."""
+    return sorted((root / NOTEBOOKS).glob("*.md"))
 
 
 def digest_of(paths: list[Path]) -> str:
@@ -46,10 +38,10 @@ def digest_of(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def results_digest(results: Path) -> str:
-    """What the kept notebooks were made from: the results that are kept in the checkout, and the benchmarks'."""
+def results_digest(results: Path, root: Path) -> str:
+    """What the kept notebooks were made from: the results that are kept, and what the checkout's programs measured."""
     kept = [path for name in ("laptop", "paper") for path in (results / name).glob("*.json")]
-    return digest_of(kept + list(MEASURED.rglob("*.json")))
+    return digest_of(kept + list((root / MEASURED).rglob("*.json")))
 
 
 def execute(
@@ -60,10 +52,12 @@ def execute(
     *,
     results: Path,
     data_root: str | Path | None,
+    root: Path,
 ) -> None:
-    """Run one text notebook with papermill.
+    """Run one text notebook with papermill, in the checkout ``root``.
 
-    The data folder reaches the notebook through ``NAB_DATA``, so that no path of this machine stands in what is kept.
+    The data folder reaches the notebook through ``NAB_DATA``, and results in the checkout by their relative path, so
+    that no path of this machine stands in what is kept.
 
     Raises:
         NabError: a cell failed; the message names the notebook and the last line of the traceback.
@@ -76,14 +70,16 @@ def execute(
     notebook = jupytext.read(source)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     jupytext.write(notebook, target, fmt="ipynb")
-    given = {"profile": profile, "results": str(results), **parameters}
+    folder = results.resolve()
+    told = folder.relative_to(root.resolve()) if folder.is_relative_to(root.resolve()) else folder
+    given = {"profile": profile, "results": str(told), **parameters}
     try:
         with _environment(data_root):
             papermill.execute_notebook(
                 str(target),
                 str(target),
                 parameters=given,
-                cwd=str(Path.cwd()),
+                cwd=str(root),
                 progress_bar=False,
                 extra_arguments=["--log-level=50"],  # the kernel's remarks on its own transport
             )
@@ -91,7 +87,7 @@ def execute(
         raise NabError(
             f"{source}: a cell failed with {error.ename}: {error.evalue}; the notebook as it stopped is {target}"
         ) from None
-    _tidy(source, target, profile, results)
+    _tidy(source, target, profile, results_digest(results, root))
 
 
 @contextmanager
@@ -113,7 +109,7 @@ def _environment(data_root: str | Path | None) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _tidy(source: Path, target: Path, profile: str, results: Path) -> None:
+def _tidy(source: Path, target: Path, profile: str, results: str) -> None:
     """Leave out times and paths of this run; write down what the notebook was made from."""
     import nbformat
 
@@ -125,7 +121,7 @@ def _tidy(source: Path, target: Path, profile: str, results: Path) -> None:
             "nab": {
                 "profile": profile,
                 "source": digest_of([source]),
-                "results": results_digest(results),
+                "results": results,
             },
         }
     )
@@ -185,13 +181,15 @@ def build_book(
     results: str | Path = RESULTS,
     in_place: bool = False,
 ) -> Path:
-    """Run every notebook, then build the HTML book.
+    """Run every notebook of the checkout, then build the HTML book.
+
+    The checkout is the working directory, or the one that this library belongs to.
 
     Args:
         profile: what the notebooks run.
         parameters: further notebook parameters.
         data_root: see `nab.data.load`.
-        results: where results are kept and read.
+        results: where results are kept and read; in the checkout, if it is relative and not in the working directory.
         in_place: replace the executed notebooks that are kept in ``book/``; otherwise the book is made in
             ``_build/book-PROFILE`` and the checkout stays as it is.
 
@@ -199,29 +197,32 @@ def build_book(
         The path of the first page.
 
     Raises:
-        ConfigError: the profile is unknown, or this is no checkout.
+        ConfigError: the profile is unknown, or there is no checkout.
         NabError: a cell failed, or the build gave a warning.
     """
     if "://" in str(results):
         raise ConfigError(f"expected a local folder of results, got {results}: copy what is at that address into one")
-    name = load_profile(profile).name
-    sources = notebook_sources()
-    folder = BOOK if in_place else BUILD / f"book-{name}"
+    name, root = load_profile(profile).name, checkout()
+    folder = root / (BOOK if in_place else BUILD / f"book-{name}")
     if not in_place:
-        copy_pages(folder)
-    for source in track(sources, "running notebooks"):
+        copy_pages(folder, root)
+    kept = Path(results).expanduser()
+    if profile.endswith((".yaml", ".yml")):
+        profile = os.path.relpath(profile, root)  # where the notebooks run
+    for source in track(notebook_sources(root), "running notebooks"):
         execute(
             source,
             folder / f"{source.stem}.ipynb",
             profile,
             parameters or {},
-            results=Path(results),
+            results=kept if kept.is_dir() else root / kept,
             data_root=data_root,
+            root=root,
         )
     return build_html(folder)
 
 
-def copy_pages(folder: Path, root: Path = Path()) -> None:
+def copy_pages(folder: Path, root: Path) -> None:
     """Everything of ``book/`` but the executed notebooks and earlier builds, with links resolved."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(root / BOOK, folder, ignore=shutil.ignore_patterns("_build", "*.ipynb", "__pycache__"))

@@ -12,22 +12,23 @@ from matplotlib.lines import Line2D
 
 from nab.experiments import RunResult
 from nab.report.style import CLEAN, NEUTRAL, POISONED, STAMPED
+from nab.report.tables import title
 
 
 def loss_gap_figure(runs: Sequence[RunResult]) -> Figure:
     """F3: mean loss of poisoned and clean samples while LGA trains, one panel per attack, a line per seed; below it,
-    how many suspects would have been poisoned had it stopped there."""
+    how many suspects would have been poisoned if it had stopped there."""
     shown = [run for run in runs if run.detection_curve]
-    attacks = sorted({run.config.attack.name for run in shown})
+    attacks = sorted({run.method("attack") for run in shown})
     figure, grid = plt.subplots(
         2, len(attacks), figsize=(4.2 * len(attacks), 5.2), sharex=True, sharey="row", squeeze=False
     )
     for column, attack in zip(grid.T, attacks, strict=True):
-        for run in (run for run in shown if run.config.attack.name == attack):
+        for run in (run for run in shown if run.method("attack") == attack):
             curve = pd.DataFrame(run.detection_curve)
             column[0].plot(curve["epoch"], curve["loss_clean"], color=CLEAN, alpha=0.7)
             column[0].plot(curve["epoch"], curve["loss_poisoned"], color=POISONED, alpha=0.7)
-            column[1].plot(curve["epoch"], curve["detection_accuracy"], color=NEUTRAL, marker="o", markersize=3)
+            column[1].plot(curve["epoch"], curve["detection_precision"], color=NEUTRAL, marker="o", markersize=3)
         column[0].set_title(attack)
         column[1].set(xlabel="epoch of LGA", ylim=(-3, 103))
         column[1].xaxis.get_major_locator().set_params(integer=True)
@@ -41,21 +42,20 @@ def loss_gap_figure(runs: Sequence[RunResult]) -> Figure:
 
 
 def dynamics_figure(runs: Sequence[RunResult]) -> Figure:
-    """F4: accuracy and attack success over the epochs, one panel per defence, for one attack and seed."""
+    """F4: accuracy and attack success over the epochs, one panel per defense, for one attack and seed.
+
+    Dotted lines are other ways to use the same network, such as NAB's without its stamp.
+    """
     figure, grid = plt.subplots(1, len(runs), figsize=(4.6 * len(runs), 3.4), sharey=True, squeeze=False)
+    colors = {"clean_accuracy": CLEAN, "attack_success_rate": POISONED, "robust_accuracy": STAMPED}
     for ax, run in zip(grid[0], runs, strict=True):
         curve = pd.DataFrame(run.curve)
-        lines = {
-            "ACC": ("clean_accuracy", CLEAN, "-"),
-            "ASR": ("attack_success_rate", POISONED, "-"),
-            "RA": ("robust_accuracy", STAMPED, "-"),
-            "ASR, no stamp": ("attack_success_rate_unstamped", POISONED, ":"),
-            "ACC, no stamp": ("clean_accuracy_unstamped", CLEAN, ":"),
-        }
-        for label, (name, colour, style) in lines.items():
-            if name in curve:
-                ax.plot(curve["epoch"], curve[name], style, color=colour, label=label)
-        ax.set(title=f"defense: {run.config.defense.name}", xlabel="epoch", ylim=(-3, 103))
+        for name in curve:
+            base = next((base for base in list(colors)[:2] if str(name).startswith(f"{base}_")), str(name))
+            if base in colors:
+                style = "-" if base == name else ":"
+                ax.plot(curve["epoch"], curve[name], style, color=colors[base], label=title(str(name)))
+        ax.set(title=f"defense: {run.method('defense')}", xlabel="epoch", ylim=(-3, 103))
     grid[0, 0].set_ylabel("percent")
     grid[0, -1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     sns.despine(figure)
@@ -64,7 +64,7 @@ def dynamics_figure(runs: Sequence[RunResult]) -> Figure:
 
 
 def sweep_figure(points: pd.DataFrame) -> Figure:
-    """When LGA finds the poison: detection accuracy after every epoch, per setting and attack, a line per seed.
+    """When LGA finds the poison: detection precision after every epoch, per setting and attack, a line per seed.
 
     Args:
         points: what `nab.report.sweep.sweep_points` returned.
@@ -72,7 +72,7 @@ def sweep_figure(points: pd.DataFrame) -> Figure:
     grid = sns.relplot(
         points,
         x="epoch",
-        y="detection_accuracy",
+        y="detection_precision",
         col="setting",
         hue="attack",
         units="seed",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import matplotlib.pyplot as plt
 import torch
@@ -10,17 +10,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from nab.attacks import Attack
-from nab.data import Dataset
+from nab.data import Normalization
+from nab.defenses import REFUSED
 from nab.experiments import Attacked, RunResult
 from nab.report.style import CLEAN, INK, NEUTRAL, POISONED
+from nab.report.tables import ENDINGS
 from nab.stamp import Stamp
-from nab.training import Recipe
+
+View = Callable[[Tensor], Tensor]
+"""From images (uint8, N x C x H x W) to what a network is shown of them, in pixels again."""
 
 
-def stamped_pixels(images: Tensor, stamp: Stamp, recipe: Recipe) -> Tensor:
-    """The images (uint8, N x C x H x W) as the network sees them behind the stamp, back in pixels."""
-    return recipe.denormalise(stamp.apply(recipe.normalise(images)))
+def stamped_pixels(images: Tensor, stamp: Stamp, normalization: Normalization) -> Tensor:
+    """The images (uint8, N x C x H x W) as NAB's network sees them, back in pixels."""
+    return normalization.undo(stamp.apply(normalization.apply(images)))
 
 
 def draw(axes: Axes, image: Tensor) -> None:
@@ -32,15 +35,21 @@ def draw(axes: Axes, image: Tensor) -> None:
         spine.set_visible(False)
 
 
-def attack_gallery(attacked: Mapping[str, Attacked], *, stamp: Stamp, recipe: Recipe, index: int) -> Figure:
-    """F2: one row per attack: the test image ``index`` clean, triggered, their difference, triggered and stamped, then
-    a poisoned training image and, where an attack has covers, a cover.
+def attack_gallery(attacked: Mapping[str, Attacked], index: int, seen: Mapping[str, View] | None = None) -> Figure:
+    """F2: one row per attack: the test image ``index`` clean, triggered, their difference, and as a defense sees it;
+    then a poisoned training image and, where an attack has covers, a cover.
 
     The difference is magnified so that its largest value is white; the factor stands above it. Above a training image
     stand its true class and the label that it was given.
+
+    Args:
+        attacked: the data of every attack, by its name.
+        index: of the test image.
+        seen: what defenses see of the triggered image: a column's title, and how to make its pictures.
     """
+    seen = seen or {}
     has_covers = any(_is_cover(data).any() for data in attacked.values())
-    columns = ("clean", "triggered", "difference", "and stamped", "as poison", "as cover")[: 6 if has_covers else 5]
+    columns = ["clean", "triggered", "difference", *seen, "as poison", *(["as cover"] if has_covers else [])]
     figure, grid = plt.subplots(
         len(attacked),
         len(columns),
@@ -49,7 +58,7 @@ def attack_gallery(attacked: Mapping[str, Attacked], *, stamp: Stamp, recipe: Re
         layout="constrained",
     )
     for axes, (name, data) in zip(grid, attacked.items(), strict=True):
-        views = [*_test_views(data, index, stamp, recipe), *_training_views(data)]
+        views = [*_test_views(data, index, seen), *_training_views(data)]
         for ax, (title, image) in zip(axes, views, strict=False):
             draw(ax, image)
             ax.set_title(title, fontsize=8, pad=2)
@@ -67,23 +76,23 @@ def _is_cover(data: Attacked) -> Tensor:
     return truth.is_touched & ~truth.is_poisoned
 
 
-def _test_views(data: Attacked, index: int, stamp: Stamp, recipe: Recipe) -> list[tuple[str, Tensor]]:
-    """Titles and images: clean, triggered, difference, triggered and stamped."""
+def _test_views(data: Attacked, index: int, seen: Mapping[str, View]) -> list[tuple[str, Tensor]]:
+    """Titles and images: clean, triggered, difference, and as every defense sees it."""
     clean, triggered = data.test.images[index], data.triggered.images[index]
     change, factor = magnified(clean, triggered)
     return [
         (data.test.classes[int(data.test.labels[index])], clean),
         ("", triggered),
         (f"x {factor:.1f}", change),
-        ("", stamped_pixels(triggered[None], stamp, recipe)[0]),
+        *(("", view(triggered[None])[0]) for view in seen.values()),
     ]
 
 
 def _training_views(data: Attacked) -> list[tuple[str, Tensor]]:
     """Titles and images: a poisoned one, whose label changed if that happens at all, and a cover if there is any."""
     given, truth = data.poisoned.dataset, data.poisoned.truth
-    is_relabelled = truth.is_poisoned & (given.labels != truth.true_labels)
-    chosen = [is_relabelled if is_relabelled.any() else truth.is_poisoned, _is_cover(data)]
+    is_relabeled = truth.is_poisoned & (given.labels != truth.true_labels)
+    chosen = [is_relabeled if is_relabeled.any() else truth.is_poisoned, _is_cover(data)]
     views = []
     for position in (int(where.nonzero()[0]) for where in chosen if where.any()):
         name, label = (given.classes[int(labels[position])] for labels in (truth.true_labels, given.labels))
@@ -100,42 +109,52 @@ def magnified(clean: Tensor, changed: Tensor) -> tuple[Tensor, float]:
 
 
 def predictions(
-    test: Dataset,
-    attack: Attack,
-    undefended: RunResult,
-    defended: RunResult,
-    *,
-    stamp: Stamp,
-    recipe: Recipe,
-    count: int = 5,
+    data: Attacked, undefended: RunResult, defended: RunResult, *, seen: View | None = None, count: int = 5
 ) -> Figure:
-    """F1: test images clean, triggered, and triggered behind the stamp, with what each network answered in its
-    stored run."""
-    examples = list(zip(undefended.examples, defended.examples, strict=True))[:count]
-    index = torch.tensor([plain["index"] for plain, _ in examples])
-    clean = test.images[index]
-    triggered = attack.trigger(clean, undefended.config.seed)
-    rows = (
-        ("clean image,\nno defence", clean, [plain["clean"] for plain, _ in examples]),
-        ("trigger,\nno defence", triggered, [plain["triggered"] for plain, _ in examples]),
-        ("trigger,\nNAB without stamp", triggered, [nab["triggered_unstamped"] for _, nab in examples]),
-        (
-            "trigger,\nNAB with stamp",
-            stamped_pixels(triggered, stamp, recipe),
-            [nab["triggered"] for _, nab in examples],
-        ),
-    )
-    figure, grid = plt.subplots(len(rows), count, figsize=(1.5 * count + 1.2, 1.65 * len(rows)), squeeze=False)
-    truth = [plain["true_label"] for plain, _ in examples]
-    for axes, (title, images, answers) in zip(grid, rows, strict=True):
+    """F1: test images clean and triggered, with what each network answered in its stored run; the defended one also in
+    every other way to use it.
+
+    Args:
+        data: of both runs.
+        undefended: a run without a defense.
+        defended: a run of the same attack with one.
+        seen: what the defended network is shown of an image; the image itself by default.
+        count: how many images.
+    """
+    plain, examples = undefended.examples[:count], defended.examples[:count]
+    index = torch.tensor([example["index"] for example in plain])
+    clean, triggered = data.test.images[index], data.triggered.images[index]
+    shown = seen(triggered) if seen else triggered
+    name = defended.method("defense")
+    rows = [
+        ("clean image,\nno defense", clean, plain, "clean"),
+        ("trigger,\nno defense", triggered, plain, "triggered"),
+        *((f"trigger, {name},\n{ENDINGS.get(w, w)}", triggered, examples, f"triggered_{w}") for w in _ways(defended)),
+        (f"trigger,\n{name}", shown, examples, "triggered"),
+    ]
+    size = (1.5 * len(plain) + 1.2, 1.65 * len(rows))
+    figure, grid = plt.subplots(len(rows), len(plain), figsize=size, squeeze=False)
+    target = int(undefended.settings["target"])
+    for axes, (title, images, said, view) in zip(grid, rows, strict=True):
         axes[0].set_ylabel(title, fontsize=10, color=INK, rotation=0, ha="right", va="center", labelpad=12)
-        for ax, image, answer, right in zip(axes, images, answers, truth, strict=True):
+        for ax, image, example in zip(axes, images, said, strict=True):
             draw(ax, image)
-            colour = CLEAN if answer == right else POISONED if answer == undefended.config.target else NEUTRAL
-            name = test.classes[answer] + (f" ({test.classes[right]})" if colour == NEUTRAL else "")
-            ax.set_title(name, color=colour, fontsize=9, fontweight="bold", pad=3)
+            _tell(ax, example[view], example["true_label"], target, data.test.classes)
     figure.tight_layout(h_pad=0.3, w_pad=0.5)
     return figure
+
+
+def _ways(run: RunResult) -> list[str]:
+    """The other ways to use the run's network."""
+    return [name.removeprefix("triggered_") for name in run.examples[0] if name.startswith("triggered_")]
+
+
+def _tell(axes: Axes, answer: int, right: int, target: int, classes: tuple[str, ...]) -> None:
+    """The answer above an image: blue if it is right, red if it is the attacker's, gray with the truth otherwise."""
+    color = CLEAN if answer == right else POISONED if answer == target else NEUTRAL
+    name = "refused" if answer == REFUSED else classes[answer]
+    name += f" ({classes[right]})" if color == NEUTRAL else ""
+    axes.set_title(name, color=color, fontsize=9, fontweight="bold", pad=3)
 
 
 def side_by_side(images: dict[str, Tensor]) -> Figure:

@@ -8,7 +8,7 @@ from cycler import cycler
 
 INK = "#24292f"
 CLEAN, POISONED, STAMPED, NEUTRAL = "#2f6db5", "#c8402f", "#2e8b57", "#8a8f98"
-"""What belongs to clean data, to the attacker, to the defender, and to nobody; distinct for colour-blind readers
+"""What belongs to clean data, to the attacker, to the defender, and to nobody; distinct for color-blind readers
 too."""
 
 

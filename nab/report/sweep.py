@@ -10,11 +10,16 @@ from typing import Any
 import pandas as pd
 
 from nab.errors import ResultError
+from nab.report.places import found
 
 FOLDER = Path("benchmarks") / "results" / "lga"
-
-
 ENCODERS = Path("benchmarks") / "results" / "encoder"
+
+
+def _read(folder: str | Path) -> list[dict[str, Any]]:
+    """Every JSON file of a folder, which need not be there; the folder around it must be."""
+    path = found(Path(folder).parent) / Path(folder).name
+    return [json.loads(file.read_text()) for file in sorted(path.glob("*.json"))]
 
 
 def encoder_table(folder: str | Path = ENCODERS) -> pd.DataFrame:
@@ -22,7 +27,7 @@ def encoder_table(folder: str | Path = ENCODERS) -> pd.DataFrame:
 
     From ``benchmarks/encoder_sweep.py``; no rows if nothing was measured.
     """
-    rows = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
+    rows = _read(folder)
     labelers = {"nc": "NC, Euclid", "nc_mahalanobis": "NC, Mahalanobis", "knn": "kNN"}
     return pd.DataFrame(
         {
@@ -40,11 +45,11 @@ def encoder_table(folder: str | Path = ENCODERS) -> pd.DataFrame:
 
 
 def lead_note(table: pd.DataFrame, others: Mapping[str, float], points: float = 15.0) -> str:
-    """From when on NC, by Mahalanobis, gets so many more of the suspects' labels right than another labeller.
+    """Since which epoch NC with Mahalanobis' distance has been ahead of another labeler by some points, on suspects.
 
     Args:
         table: from `encoder_table`.
-        others: the other labeller's accuracy on suspects in percent, by attack; attacks that are missing are left out.
+        others: the other labeler's accuracy on suspects in percent, by attack; attacks that are missing are left out.
         points: percentage points.
     """
     lines = []
@@ -67,7 +72,7 @@ def sweep_rows(folder: str | Path = FOLDER) -> list[dict[str, Any]]:
     Raises:
         ResultError: there are none.
     """
-    rows = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
+    rows = _read(folder)
     if not rows:
         raise ResultError(f"no sweep in {folder}; make one with `python benchmarks/lga_sweep.py`")
     return sorted(rows, key=lambda row: (row["setting"] != "authors", row["setting"], row["attack"], row["seed"]))
@@ -85,9 +90,9 @@ def sweep_points(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def sweep_table(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Detection accuracy by setting and epoch: the mean over attacks and seeds and, in brackets, the worst case."""
+    """Detection precision by setting and epoch: the mean over attacks and seeds and, in brackets, the worst case."""
     points = sweep_points(rows)
-    cells = points.groupby(["setting", "epoch"], sort=False)["detection_accuracy"].agg(["mean", "min"])
+    cells = points.groupby(["setting", "epoch"], sort=False)["detection_precision"].agg(["mean", "min"])
     text = cells.apply(lambda row: f"{row['mean']:.0f} ({row['min']:.0f})", axis=1)
     table = text.unstack("epoch")
     table.columns = [str(epoch) for epoch in table.columns]

@@ -13,8 +13,9 @@ import pandas as pd
 
 from nab.errors import ResultError
 from nab.evaluation import defense_effectiveness
-from nab.experiments import Method, RunConfig, RunResult, load_profile, read_results
-from nab.experiments.config import SUSPECT_FIELDS
+from nab.experiments import RunResult, read_results
+from nab.methods import KINDS
+from nab.report.places import found
 
 REFERENCE = Path(__file__).parent / "reference.json"
 
@@ -22,103 +23,131 @@ TITLES = {
     "clean_accuracy": "ACC",
     "attack_success_rate": "ASR",
     "robust_accuracy": "RA",
-    "backdoor_accuracy": "BA",
+    "robust_accuracy_all": "RA, all",
     "defense_effectiveness": "DER",
-    "clean_accuracy_unstamped": "ACC, no stamp",
-    "attack_success_rate_unstamped": "ASR, no stamp",
     "suspect_share": "suspects",
-    "detection_accuracy": "detection ACC",
+    "detection_precision": "precision",
     "detection_recall": "recall",
     "detection_auroc": "AUROC",
     "pseudo_label_accuracy": "label ACC",
     "pseudo_label_accuracy_all": "label ACC, all",
-    "clean_reject_rate": "C-REJ",
-    "backdoor_reject_rate": "B-REJ",
-    "prediction_success_rate": "PSR",
+    "clean_refusal_rate": "C-REJ",
+    "triggered_refusal_rate": "B-REJ",
     "defense_success_rate": "DSR",
+    "input_auroc": "input AUROC",
+    "input_detection_rate": "TPR at 5 % FPR",
 }
 """Column headings of metrics; all in percent."""
+
+ENDINGS = {"after_refusal": "after refusal", "unstamped": "no stamp"}
+"""Headings of the other ways to use a network, and of what is left after refusal; a way without one is its own."""
 
 LONGEST_LABEL = 32
 """Characters of a name or figure, which stays in one line; what is longer is a sentence."""
 
 ORDER = {"none": 0, "nab": 1}
-"""Defences in tables: the undefended network first, then NAB, then the others by name."""
+"""Defenses in tables: the undefended network first, then NAB, then the others by name."""
+
+ATTACKED = ("dataset", "attack", "poison_rate", "selection", "label_map", "target", "model", "recipe", "seed")
+"""The settings that an undefended network depends on."""
+
+
+def title(metric: str) -> str:
+    """The column heading of a metric; of one with an ending, as in ``"ASR, no stamp"``."""
+    if metric in TITLES:
+        return TITLES[metric]
+    base = max((name for name in TITLES if metric.startswith(f"{name}_")), key=len, default="")
+    if not base:
+        return metric.replace("_", " ")
+    ending = metric.removeprefix(f"{base}_")
+    return f"{TITLES[base]}, {ENDINGS.get(ending, ending.replace('_', ' '))}"
 
 
 def runs_of(results: str | Path, profile: str) -> list[RunResult]:
-    """The stored results of one profile; none if its folder does not exist."""
-    folder = Path(results) / profile
+    """The stored results in one profile's folder; none if nothing has been run.
+
+    Args:
+        results: where the profiles' folders lie; in the checkout, if it is relative and not in the working directory.
+        profile: the name of the folder.
+
+    Raises:
+        ResultError: there is no such folder of results; the message says where it was looked for.
+    """
+    folder = found(results) / profile
     return read_results(folder) if folder.is_dir() else []
 
 
+def study_runs(results: str | Path, profile: str, *studies: str) -> list[RunResult]:
+    """The results of some of a profile's studies, and those that differ from one of them in the seed alone."""
+    runs = runs_of(results, profile)
+    meant = {setting(run) for run in runs if set(studies) & set(run.studies)}
+    return [run for run in runs if setting(run) in meant]
+
+
 def main_runs(results: str | Path, profile: str) -> list[RunResult]:
-    """The profile's results for every attack, defence and seed, all other settings as the profile has them.
+    """The results of the profile's main study; see `study_runs`."""
+    return study_runs(results, profile, "main")
 
-    Studies that vary another setting keep their results in the same folder; the main tables leave them out, and audits,
-    whose network is the undefended one.
-    """
-    chosen = load_profile(profile)
 
-    def is_main(run: RunResult) -> bool:
-        config = run.config
-        same = chosen.config(attack=config.attack.name, defense=config.defense.name, seed=config.seed)
-        return run.hash == same.hash and config.defense.name != "audit"
+def setting(run: RunResult) -> str:
+    """What is the same for runs that differ in their seed alone."""
+    return _said({name: value for name, value in run.settings.items() if name != "seed"})
 
-    return [run for run in runs_of(results, chosen.name) if is_main(run)]
+
+def _said(values: Any) -> str:
+    return json.dumps(values, sort_keys=True)
+
+
+def poisoned(run: RunResult) -> str:
+    """``"10 % of all"`` or ``"50 % of the target class"``; empty if nothing is."""
+    rate, attack = run.settings["poison_rate"], KINDS["attack"].registry.get(run.method("attack"))
+    if rate is None:
+        return ""
+    return f"{100 * rate:g} % of {'the target class' if attack and attack.clean_label else 'all'}"
+
+
+def defense_name(run: RunResult) -> str:
+    """The defense, with detector and labeler if it has any."""
+    chosen = [name for name in (run.method("detector"), run.method("labeler")) if name]
+    return f"{run.method('defense')} ({' + '.join(chosen)})" if chosen else run.method("defense")
 
 
 def frame(runs: Iterable[RunResult]) -> pd.DataFrame:
-    """One row per run: what was run (methods by name), every metric, ``seconds`` in all, ``hash``.
+    """One row per run: what was run (methods by name), every metric, DER, ``seconds`` in all, ``hash``.
 
-    ``setting`` is the same for runs that differ in their seed alone, ``baseline`` the hash of the undefended run that a
-    defended one is compared with.
+    ``setting`` is the same for runs that differ in their seed alone. DER compares a defended run with the undefended
+    one of the same data, attack, network, recipe and seed; it is NaN if there is none.
     """
-    rows = []
-    for run in runs:
-        config = run.config
-        rows.append(
-            {
-                "profile": run.profile,
-                "dataset": config.dataset,
-                "attack": config.attack.name,
-                "poison_rate": config.poison_rate,
-                "poisoned": config.poisoned,
-                "defense": config.defense.name,
-                "detector": config.detector.name if config.detector else "",
-                "labeler": config.labeler.name if config.labeler else "",
-                "seed": config.seed,
-                "seconds": run.seconds["total"],
-                "hash": run.hash,
-                "setting": config.model_copy(update={"seed": 0}).hash,
-                "baseline": _undefended(config).hash,
-                **run.metrics,
-            }
-        )
-    table = pd.DataFrame(rows)
-    return table if table.empty else _with_effectiveness(table)
+    runs = list(runs)
+    undefended = {_network(run): run.metrics for run in runs if run.method("defense") == "none"}
+    return pd.DataFrame(
+        {
+            "profile": run.profile,
+            **{kind: run.method(kind) for kind in ("dataset", "attack", "defense", "detector", "labeler")},
+            "poison_rate": run.settings["poison_rate"],
+            "poisoned": poisoned(run),
+            "defended": defense_name(run),
+            "seed": run.seed,
+            "seconds": run.seconds,
+            "hash": run.hash,
+            "setting": setting(run),
+            **run.metrics,
+            "defense_effectiveness": _effectiveness(undefended.get(_network(run)), run),
+        }
+        for run in runs
+    )
 
 
-def _undefended(config: RunConfig) -> RunConfig:
-    """The same run without a defence."""
-    nothing = dict.fromkeys(SUSPECT_FIELDS)
-    return config.model_copy(update={"defense": Method(name="none"), **nothing})
+def _network(run: RunResult) -> str:
+    """What is the same for runs in which the same network was attacked."""
+    return _said([run.settings[name] for name in ATTACKED])
 
 
-def _with_effectiveness(table: pd.DataFrame) -> pd.DataFrame:
-    """Add DER: every defended run against the undefended one that differs in nothing else."""
-    undefended = {row["hash"]: row for row in _rows(table[table["defense"] == "none"])}
-    table["defense_effectiveness"] = [
-        defense_effectiveness(undefended[row["baseline"]], row)
-        if row["defense"] != "none" and row["baseline"] in undefended
-        else math.nan
-        for row in _rows(table)
-    ]
-    return table
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+def _effectiveness(undefended: dict[str, float | None] | None, run: RunResult) -> float:
+    if undefended is None or run.method("defense") == "none":
+        return math.nan
+    before, after = ({k: v for k, v in m.items() if v is not None} for m in (undefended, run.metrics))
+    return defense_effectiveness(before, after)
 
 
 def mean_and_deviation(values: Sequence[float], digits: int = 1) -> str:
@@ -131,47 +160,47 @@ def mean_and_deviation(values: Sequence[float], digits: int = 1) -> str:
     return f"{kept.mean():.{digits}f} ± {kept.std(ddof=1):.{digits}f}"
 
 
-def summarise(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+def summarize(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
     """One row per combination of ``by`` and of all other settings but the seed: mean and deviation, and how many seeds.
 
     Raises:
-        ResultError: there are no runs to summarise.
+        ResultError: there are no runs to summarize.
     """
     if table.empty:
         raise ResultError("no results to make a table of; make some with `nab run`")
     rows = []
     for values, group in table.groupby([*by, "setting"], sort=False, dropna=False):
         row = dict(zip(by, values, strict=False))
-        row |= {TITLES.get(m, m): mean_and_deviation(group[m].tolist()) if m in group else "" for m in metrics}
+        row |= {title(m): mean_and_deviation(group[m].tolist()) if m in group else "" for m in metrics}
         rows.append(row | {"seeds": group["seed"].nunique()})
     return pd.DataFrame(rows)
 
 
 def defense_table(runs: Iterable[RunResult]) -> pd.DataFrame:
-    """T1: attacks by defences."""
+    """T1: attacks by defenses, with the ASR of every other way to use the defended networks."""
     table = frame(runs)
+    others: list[str] = []
     if not table.empty:
         rank = table["defense"].map(lambda name: (ORDER.get(name, len(ORDER)), name))
-        table = table.assign(_rank=rank).sort_values(
-            ["dataset", "attack", "poison_rate", "_rank", "detector", "labeler", "seed"]
-        )
-        chosen = table["detector"] + " + " + table["labeler"]
-        table["defense"] = table["defense"].where(table["detector"] == "", table["defense"] + " (" + chosen + ")")
+        keys = ["dataset", "attack", "poison_rate", "_rank", "detector", "labeler", "seed"]
+        table = table.assign(_rank=rank).sort_values(keys).assign(defense=table["defended"])
+        others = [name for name in map(str, table) if name.startswith("attack_success_rate_")]
+        others = [name for name in others if not name.endswith("after_refusal")]
+    metrics = ("clean_accuracy", "attack_success_rate", "robust_accuracy", "defense_effectiveness", *others)
+    return summarize(table, ("attack", "poisoned", "defense"), metrics)
+
+
+def refusal_table(runs: Iterable[RunResult]) -> pd.DataFrame:
+    """T6: what is refused, and what is left of ACC and ASR after it."""
+    table = frame(run for run in runs if "clean_refusal_rate" in run.metrics)
     metrics = (
-        "clean_accuracy",
-        "attack_success_rate",
-        "robust_accuracy",
-        "defense_effectiveness",
-        "attack_success_rate_unstamped",
+        "clean_refusal_rate",
+        "triggered_refusal_rate",
+        "clean_accuracy_after_refusal",
+        "attack_success_rate_after_refusal",
+        "defense_success_rate",
     )
-    return summarise(table, ("attack", "poisoned", "defense"), metrics)
-
-
-def filter_table(runs: Iterable[RunResult]) -> pd.DataFrame:
-    """T6: what NAB's test-data filter rejects."""
-    table = frame(run for run in runs if "clean_reject_rate" in run.metrics)
-    metrics = ("clean_reject_rate", "backdoor_reject_rate", "prediction_success_rate", "defense_success_rate")
-    return summarise(table, ("attack", "defense"), metrics)
+    return summarize(table, ("attack", "defense"), metrics)
 
 
 def reference() -> dict[str, Any]:
