@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from helpers import NAB, assert_one_line_error, result_of
+from helpers import assert_one_line_error, result_of
+from upath import UPath
 
 from nab.experiments import Grid, ResultStore, StageCache, load_profile, read_results
-from nab.training import Output
 
 TINY_RUN = {
-    "dataset": "digits",
-    "train_size": 100,
+    "dataset": {"name": "digits", "train_size": 100},
     "attack": "badnets",
     "defense": "none",
     "detector": "oracle",
     "labeler": "oracle",
     "detection_rate": 0.1,
-    "model": "resnet9",
-    "width": 4,
+    "model": {"name": "resnet9", "width": 4},
     "monitor_size": 20,
-    "recipe": {"epochs": 1, "batch_size": 32, "precision": "float32"},
+    "recipe": {"name": "paper", "epochs": 1, "batch_size": 32, "precision": "float32"},
 }
 
 
@@ -39,9 +35,10 @@ def write_profile(folder: Path, grid: object, **run: object) -> Path:
 
 @pytest.fixture
 def mine(tmp_path) -> Path:
-    """Three runs, of which one fails: its stamp is too large."""
-    blocks = [{"defense": ["none"], "seed": [0]}, {"defense": ["nab"], "defense.stamp.size": [17, 2]}]
-    return write_profile(tmp_path, blocks)
+    """Three runs in two studies, of which one fails: its stamp is too large."""
+    plain = {"name": "plain", "runs": {"defense": ["none"], "seed": [0]}}
+    stamps = {"name": "stamps", "runs": {"defense": ["nab"], "defense.stamp.size": [17, 2]}}
+    return write_profile(tmp_path, [plain, stamps])
 
 
 @pytest.fixture
@@ -49,6 +46,8 @@ def executed(monkeypatch) -> dict:
     """What `make_executor` and `Grid.execute` are asked for; nothing runs."""
     seen: dict = {}
     monkeypatch.setattr("nab.experiments.make_executor", lambda backend, **how: seen.update(how, backend=backend))
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
 
     def execute(grid, executor, jobs, **how):
         seen.update(how, jobs=jobs, grid=grid)
@@ -65,71 +64,88 @@ def test_a_grid_goes_on_when_a_run_fails_and_says_which_and_why(nab, mine, tmp_p
     assert code == 1
     lines = out.splitlines()
     assert lines[0] == "3 runs: 2 of 3 done, 1 failed; 0 of them were done before"
-    assert lines[1].startswith("badnets nab (oracle + oracle) seed 0: failed (expected a stamp of at most half the")
+    too_large = "badnets nab (oracle + oracle) seed 0 defense.stamp.size=17: failed (expected a stamp of at most half"
+    assert lines[1].startswith(too_large)
     assert len(lines) == 2
     assert err.count("\n") == 3, "a line per run that ends"
+    assert "nab (oracle + oracle) seed 0 defense.stamp.size=2: done, ACC" in err
     assert "Traceback" not in err
     stored = read_results(tmp_path / "results")
-    assert {run.config.defense.name for run in stored} == {"none", "nab"}
+    assert [(run.method("defense"), run.studies) for run in stored] == [("nab", ["stamps"]), ("none", ["plain"])]
     assert {run.profile for run in stored} == {"mine"}
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
     code, out, err = nab("grid", "--profile", mine, "--device", "cpu", "--only", "defense=none")
-    assert (code, out, err) == (0, "1 runs: 1 of 1 done; 1 of them were done before\n", "")
+    assert (code, out, err) == (0, "1 run: 1 of 1 done; 1 of them were done before\n", "")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")} == before
 
 
 def test_results_and_stages_may_lie_at_an_address(nab, mine, tmp_path):
     given = ["--results", f"file://{tmp_path}/there", "--stages", f"file://{tmp_path}/stages", "--device", "cpu"]
     code, out, _ = nab("grid", "--profile", mine, "--only", "defense=none", *given)
-    assert (code, out.splitlines()[0]) == (0, "1 runs: 1 of 1 done; 0 of them were done before")
+    assert (code, out.splitlines()[0]) == (0, "1 run: 1 of 1 done; 0 of them were done before")
     assert len(read_results(f"file://{tmp_path}/there")) == 1
     stages = {entry.stage for entry in StageCache(f"file://{tmp_path}/stages").entries()}
-    assert stages == {"poisoned-data", "network", "evaluation"}
+    assert stages == {"attack", "training", "evaluation"}
     code, out, _ = nab("show", f"file://{tmp_path}/there")
     assert code == 0
     assert "badnets" in out
 
 
-def processor_seconds(command: list[str], environment: dict[str, str]) -> tuple[float, str]:
-    """Of a command, and its standard output."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0, done.stderr
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
-
-
-def test_a_cached_run_starts_and_ends_in_under_three_seconds(tmp_path, spare_environment):
-    """Where importing torch takes a second and a half; the result is forced, so that only the stages help."""
-    command = [NAB, "run", "--train-size", "200", "--epochs", "2", "--device", "cpu", "--results", str(tmp_path)]
-    seconds, found = [], []
-    for _ in range(3):
-        spent, out = processor_seconds([*command, "--force", "--json"], spare_environment)
-        seconds.append(spent)
-        found.append(json.loads(out)["found_stages"])
-    assert found == [[], *[["poisoned data", "network", "evaluation"]] * 2]
-    torch_takes, _ = processor_seconds([sys.executable, "-c", "import torch"], spare_environment)
-    assert min(seconds[1:]) < 3 * max(1, torch_takes / 1.5)
-
-
 # What is asked for.
 
 
-def test_a_dry_run_shows_what_there_is_to_do_and_does_nothing(nab, mine, tmp_path, executed):
+def store_first(mine: Path, folder: Path, **changes: object) -> Path | UPath:
+    """A result of the run without a defense, which was never run."""
     done = load_profile(str(mine)).config()
-    ResultStore(tmp_path / "results", "mine").write(
-        result_of(done, "mine").model_copy(update={"seconds": {"total": 7}})
-    )
+    return ResultStore(folder, "mine").write(result_of(done, "mine").model_copy(update=changes), done)
+
+
+def test_a_dry_run_shows_what_there_is_to_do_and_does_nothing(nab, mine, tmp_path, executed):
+    path = store_first(mine, tmp_path / "results", wall_seconds=7.0)
+    before = path.read_bytes()
     code, out, err = nab("grid", "--profile", mine, "--dry-run", "--device", "cpu")
     assert (code, err) == (0, "")
     rows = [line.split() for line in out.splitlines()]
     assert ["digits", "badnets", "none", "1", "1", "7", "s"] in rows
-    assert ["digits", "badnets", "nab", "(oracle", "+", "oracle)", "2", "0", "unknown"] in rows
-    assert "2 runs to do" in out
-    assert "core-hours" in out
-    assert "2 runs of which nothing similar has finished" in out
+    for size in ("17", "2"):
+        nab_row = f"digits badnets nab (oracle + oracle) defense.stamp.size={size} 1 0 unknown unknown"
+        assert nab_row.split() in rows
+    assert out.splitlines()[-1] == "2 runs to do: time unknown for 2 runs, since nothing similar has finished"
     assert executed == {}
     assert not (tmp_path / "cache").exists()
+    assert path.read_bytes() == before, "not even its studies"
+
+
+def test_a_dry_run_adds_up_what_is_known_and_counts_what_is_not(nab, tmp_path, executed):
+    studies = [{"name": "seeds", "runs": {"seed": [0, 1, 2]}}, {"name": "other", "runs": {"defense": ["nab"]}}]
+    mine = write_profile(tmp_path, studies)
+    given = ["grid", "--profile", mine, "--dry-run", "--device", "cpu", "--jobs", 2, "--threads", 3]
+    assert nab(*given)[1].splitlines()[-1].startswith("4 runs to do: time unknown for 4 runs")
+    store_first(mine, tmp_path / "results", wall_seconds=600.0)
+    assert nab(*given)[1].splitlines()[-1] == (
+        "3 runs to do: about 10:00 min with --jobs 2, 1.00 core-hours; "
+        "unknown for 1 run, since nothing similar has finished"
+    )
+    assert nab(*given, "--only", "seed=0", "--only", "seed=1", "--only", "study=seeds")[1].splitlines()[-1] == (
+        "1 run to do: about 5:00 min with --jobs 2, 0.50 core-hours"
+    )
+    assert nab(*given, "--only", "seed=0", "--only", "study=seeds")[1].splitlines()[-1] == "0 runs to do"
+
+
+def test_results_that_cannot_be_read_are_counted_and_do_not_block(nab, mine, tmp_path, executed):
+    path = store_first(mine, tmp_path / "results")
+    path.with_name("half.json").write_text('{"hash": "12')
+    code, _, err = nab("grid", "--profile", mine, "--device", "cpu")
+    assert code == 0
+    assert err.startswith("1 file left out:\n")
+    assert "half.json is damaged" in err
+    assert [cell.state for cell in executed["grid"].cells] == ["done", "waiting", "waiting"]
+
+
+def test_a_result_that_was_there_before_belongs_to_the_study_that_uses_it_now(nab, mine, tmp_path, executed):
+    path = store_first(mine, tmp_path / "results", studies=["older"])
+    nab("grid", "--profile", mine, "--device", "cpu")
+    assert json.loads(path.read_text())["studies"] == ["older", "plain"]
 
 
 @pytest.mark.parametrize(("jobs", "threads"), [(1, 6), (2, 3), (4, 1), (9, 1)])
@@ -139,6 +155,27 @@ def test_the_processors_are_shared_among_the_jobs(nab, mine, executed, monkeypat
     assert code == 0
     assert (executed["jobs"], executed["threads"], executed["gpus"]) == (jobs, threads, 0)
     assert executed["grid"].settings.threads == threads
+
+
+@pytest.mark.parametrize(
+    ("environment", "threads"),
+    [
+        ({"OMP_NUM_THREADS": "5"}, 5),
+        ({"MKL_NUM_THREADS": "4"}, 4),
+        ({"OMP_NUM_THREADS": "5,2", "MKL_NUM_THREADS": "4"}, 5),
+        ({"OMP_NUM_THREADS": "many"}, 3),
+        ({"OMP_NUM_THREADS": "0"}, 3),
+    ],
+    ids=str,
+)
+def test_as_many_threads_as_the_user_said_in_the_environment(nab, mine, executed, monkeypatch, environment, threads):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    nab("grid", "--profile", mine, "--jobs", 2, "--device", "cpu")
+    assert executed["grid"].settings.threads == threads
+    nab("grid", "--profile", mine, "--jobs", 2, "--device", "cpu", "--threads", 2)
+    assert executed["grid"].settings.threads == 2
 
 
 def test_threads_can_be_given_and_a_cluster_may_have_the_gpu_that_this_machine_lacks(nab, mine, executed):
@@ -167,7 +204,16 @@ def test_addresses_stay_as_they_are(nab, mine, executed, monkeypatch):
 
 @pytest.mark.parametrize(
     ("only", "count"),
-    [(["defense=none"], 1), (["defense=nab"], 2), (["defense=nab", "defense=none"], 3), (["seed=0"], 3)],
+    [
+        (["defense=none"], 1),
+        (["defense=nab"], 2),
+        (["defense=nab", "defense=none"], 3),
+        (["seed=0"], 3),
+        (["study=plain"], 1),
+        (["study=stamps", "defense.stamp.size=2"], 1),
+        (["poison_rate=1e-1"], 3),
+        (["recipe.epochs=1.0"], 3),
+    ],
     ids=str,
 )
 def test_only_some_runs(nab, mine, executed, only, count):
@@ -175,7 +221,7 @@ def test_only_some_runs(nab, mine, executed, only, count):
     assert len(executed["grid"].cells) == count
 
 
-def test_the_smoke_grid_has_every_attack_against_every_defence(nab, executed):
+def test_the_smoke_grid_has_every_attack_against_every_defense(nab, executed):
     from nab.attacks import ATTACKS
     from nab.defenses import DEFENSES
 
@@ -191,7 +237,9 @@ def test_the_smoke_grid_has_every_attack_against_every_defence(nab, executed):
         (["grid", "--backend", "slurm"], ["slurm", "loky"]),
         (["grid", "--time-budget", "soon"], ["'soon'", "9m"]),
         (["grid", "--only", "seed"], ["KEY=VALUE", "'seed'"]),
-        (["grid", "--only", "sead=1"], ["unknown field 'sead'", "seed"]),
+        (["grid", "--only", "sead=1"], ["unknown key 'sead'", "did you mean 'seed'"]),
+        (["grid", "--only", "detector.epoch=1"], ["unknown key 'detector.epoch'", "did you mean 'detector.epochs'"]),
+        (["grid", "--only", "study=mine"], ["none of the grid's", "study mine"]),
         (["grid", "--only", "seed=77"], ["none of the grid's", "77"]),
         (["grid", "--profile", "smok"], ["did you mean 'smoke'"]),
         (["grid", "--device", "tpu"], ["'tpu'"]),
@@ -218,7 +266,9 @@ def test_a_results_folder_that_cannot_be_written_to_has_its_line(nab, mine, tmp_
 def test_a_cache_folder_that_cannot_be_made_costs_only_the_cache(nab, executed, monkeypatch, tmp_path, caplog):
     (tmp_path / "taken").write_text("a file")
     monkeypatch.setenv("NAB_CACHE", str(tmp_path / "taken"))
-    code, out, err = nab("run", "--train-size", 100, "--epochs", 1, "--set", "detector.epochs=1", "--json")
+    code, out, err = nab(
+        "run", "--train-size", 100, "--epochs", 1, "--width", 4, "--set", "detector.epochs=1", "--json"
+    )
     assert (code, err) == (0, "")
     assert json.loads(out)["found_stages"] == []
     assert "stages cannot be kept" in caplog.text
@@ -226,72 +276,8 @@ def test_a_cache_folder_that_cannot_be_made_costs_only_the_cache(nab, executed, 
     assert nab("cache", "size")[0] == 0
 
 
-def test_an_unknown_limit_has_its_line(nab, monkeypatch):
-    monkeypatch.setenv("NAB_CACHE_LIMIT", "much")
-    assert_one_line_error(nab("cache", "size"), "NAB_CACHE_LIMIT", "'much'")
-
-
 @pytest.mark.parametrize(("backend", "module"), [("ray", "ray"), ("dask", "distributed")])
 def test_an_engine_that_is_not_installed_is_named(nab, mine, monkeypatch, backend, module):
     monkeypatch.setitem(sys.modules, module, None)
     answer = nab("grid", "--profile", mine, "--device", "cpu", "--backend", backend)
-    assert_one_line_error(answer, f"'{backend}' needs {module}", "nab[cluster]")
-
-
-# The cache.
-
-
-@pytest.fixture(params=["cache folder", "folder", "file address"])
-def filled(request, tmp_path, cache_folder) -> tuple[StageCache, list[str]]:
-    """Three outputs, and the options that name their place."""
-    places = {"cache folder": None, "folder": str(tmp_path / "kept"), "file address": f"file://{tmp_path}/kept"}
-    place = places[request.param]
-    cache = StageCache(place)
-    for stage, seconds in (("network", 90.0), ("pseudo labels", 2.5), ("scores", 3.0)):
-        cache(stage, {}, lambda seconds=seconds: Output(values={"x": 1}, seconds=seconds))
-    return cache, [] if place is None else ["--stages", place]
-
-
-def test_cache_size(nab, filled):
-    cache, where = filled
-    code, out, err = nab("cache", "size", *where)
-    assert (code, err) == (0, "")
-    assert out.startswith("3 outputs, 0.00")
-    assert "of at most 20.000 GB" in out
-    assert str(cache.where) in out.replace("\n", "")
-
-
-def test_cache_list(nab, filled):
-    cache, where = filled
-    code, out, err = nab("cache", "list", *where)
-    assert (code, err) == (0, "")
-    assert "pseudo-labels" in out
-    assert "90.0 s" in out
-    for entry in cache.entries():
-        assert entry.key in out
-
-
-def test_cache_prune(nab, filled, monkeypatch):
-    cache, where = filled
-    assert nab("cache", "prune", *where)[1].startswith("0 outputs deleted")
-    limit = (cache.size() - 1) / 1e9
-    assert nab("cache", "prune", "--limit", f"{limit:.12f}", *where)[1].startswith("1 outputs deleted")
-    monkeypatch.setenv("NAB_CACHE_LIMIT", "0")
-    assert nab("cache", "prune", *where)[1].startswith("2 outputs deleted")
-    assert cache.entries() == []
-
-
-def test_cache_clear(nab, filled):
-    cache, where = filled
-    assert nab("cache", "clear", "--stage", "pseudo-labels", *where)[1].startswith("1 outputs deleted")
-    assert sorted(entry.stage for entry in cache.entries()) == ["network", "scores"]
-    assert nab("cache", "clear", *where)[1].startswith("2 outputs deleted")
-    assert cache.size() == 0
-
-
-def test_cache_of_nothing(nab):
-    assert nab("cache", "size")[1].startswith("0 outputs")
-    code, out, _ = nab("cache", "list")
-    assert code == 0
-    assert "stage" in out
-    assert nab("cache", "clear")[1].startswith("0 outputs deleted")
+    assert_one_line_error(answer, f"'{backend}' needs {module}", "pip install 'nab-defense[cluster]'")

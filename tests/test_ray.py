@@ -14,17 +14,26 @@ from nab.errors import ConfigError
 from nab.experiments import Cell, Grid, RunConfig, Settings, make_executor, read_results
 from nab.experiments.grid import work
 
-TINY = {"train_size": 100, "model": "resnet9", "width": 4, "monitor_size": 20, "recipe": {"epochs": 1}}
+TINY: dict[str, Any] = {
+    "dataset": {"name": "digits", "params": {"train_size": 100}},
+    "model": {"name": "resnet9", "params": {"width": 4}},
+    "monitor_size": 20,
+    "recipe": {"name": "paper", "params": {"epochs": 1}},
+}
 
 
-def logged(config: RunConfig, settings: Settings) -> tuple[str, Any]:
+def runs(count: int) -> list[tuple[RunConfig, tuple[str, ...]]]:
+    return [(RunConfig(seed=seed, **TINY), ("main",)) for seed in range(count)]
+
+
+def logged(config: RunConfig, studies: tuple[str, ...], settings: Settings) -> tuple[str, Any]:
     """`work`, with a line for every start: run and node, or process."""
     import ray
 
     where = ray.get_runtime_context().get_node_id() if ray.is_initialized() else str(os.getpid())
     with Path(settings.results + ".log").open("a") as log:
         log.write(f"{config.seed} {where}\n")
-    return work(config, settings)
+    return work(config, studies, settings)
 
 
 @pytest.fixture
@@ -51,7 +60,7 @@ def cluster(monkeypatch) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     system = {"health_check_period_ms": 500, "health_check_failure_threshold": 4, "health_check_initial_delay_ms": 0}
-    made = Cluster(
+    made: Any = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 0, "object_store_memory": 80_000_000, "_system_config": system},
     )
@@ -70,7 +79,7 @@ def test_ray_refuses_what_no_node_could_ever_take(cluster):
 
 @pytest.mark.slow
 def test_ray_finishes_all_runs_although_a_node_is_lost_halfway(cluster, how):
-    grid = Grid([RunConfig(seed=seed, **TINY) for seed in range(6)], how)
+    grid = Grid(runs(6), how)
     finished: dict[Path, tuple[int, bytes]] = {}
 
     def lose_a_node(cell: Cell | None) -> None:
@@ -92,7 +101,7 @@ def test_ray_finishes_all_runs_although_a_node_is_lost_halfway(cluster, how):
 
 
 def test_dask_does_a_grid(how):
-    grid = Grid([RunConfig(seed=seed, **TINY) for seed in range(2)], how)
+    grid = Grid(runs(2), how)
     grid.execute(make_executor("dask", address=None, jobs=2, threads=1, gpus=0), 2)
     assert [(cell.state, cell.message) for cell in grid.cells] == [("done", "")] * 2
     assert len(read_results(how.results)) == 2

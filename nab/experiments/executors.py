@@ -1,13 +1,18 @@
 """Where the grid's runs are executed: processes of this machine, or a cluster.
 
-Scheduling is the engines'; all that is asked of them is `submit`, in the manner of `concurrent.futures`.
+The engines schedule; each of them has `submit`, in the manner of `concurrent.futures`.
 """
 
 from __future__ import annotations
 
 import abc
+import ctypes
 import logging
 import os
+import signal
+import sys
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -15,7 +20,13 @@ from typing import Any
 from nab.errors import ConfigError
 
 BACKENDS = ("loky", "ray", "dask")
-CLUSTER_EXTRA = "pip install 'nab[cluster]'"
+CLUSTER_EXTRA = "pip install 'nab-defense[cluster]'"
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""By these a user says how many threads a process may have."""
+
+PR_SET_PDEATHSIG = 1
+"""Of Linux's ``sys/prctl.h``: the signal that a process gets when its parent dies."""
 
 
 class Executor(abc.ABC):
@@ -36,19 +47,25 @@ class Executor(abc.ABC):
 class Processes(Executor):
     """Processes of this machine (loky, the engine of joblib).
 
-    joblib's own interface offers no deadline and gives up altogether when a worker is killed; its engine does better.
+    joblib's own interface has no deadline, and gives up when a worker is killed; loky's has and does not.
+
+    Args:
+        jobs: how many processes.
+        threads: of each of them. Where the user's environment says how many (`THREAD_VARIABLES`), it stays as it is.
     """
 
     def __init__(self, jobs: int, threads: int) -> None:
         self._jobs = jobs
-        # Before torch is imported: its threads are counted once.
-        self._environment = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        # In the environment, since the libraries under torch count their threads when they are loaded.
+        self._environment = {name: str(threads) for name in THREAD_VARIABLES if name not in os.environ}
         self.renew()
 
     def renew(self) -> None:
         from loky import ProcessPoolExecutor
 
-        self._pool = ProcessPoolExecutor(self._jobs, env=self._environment)
+        self._pool = ProcessPoolExecutor(
+            self._jobs, env=self._environment, initializer=end_with_parent, initargs=(os.getpid(),)
+        )
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
         future: Future[Any] = self._pool.submit(work, *arguments)
@@ -58,11 +75,30 @@ class Processes(Executor):
         self._pool.shutdown(wait=True, kill_workers=True)
 
 
+def end_with_parent(parent: int) -> None:
+    """Make this process, a worker, end when the process ``parent``, which started it, ends in whatever way.
+
+    The kernel of Linux sees to it at once; elsewhere a thread looks once a second. Ctrl-C is left to the parent.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    is_told = sys.platform == "linux" and ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) == 0
+    if not is_told:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    elif os.getppid() != parent:  # it ended before the kernel knew
+        os._exit(1)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 class Ray(Executor):
     """Tasks of a Ray cluster, which starts those of a lost node again on another one.
 
     Args:
-        address: of the cluster; the one of the environment (``RAY_ADDRESS``), or a fresh local one, if None.
+        address: of the cluster. If None, the environment's (``RAY_ADDRESS``), else a fresh local one.
         threads: processors per task.
         gpus: share of a GPU per task, if the cluster has any; 0 for none.
 
@@ -104,11 +140,11 @@ class Ray(Executor):
 class Dask(Executor):
     """Tasks of a Dask cluster.
 
-    Dask cannot interrupt a task: at the end of a time budget those of a cluster of somebody else run on, and only their
-    results are awaited no longer.
+    Dask cannot interrupt a task. At the end of a time budget the tasks of a local cluster end with it; those of another
+    cluster run on, and nobody waits for their results.
 
     Args:
-        address: of its scheduler; a fresh local one of ``jobs`` processes if None.
+        address: of the scheduler. If None, a fresh local cluster of ``jobs`` processes is started.
     """
 
     def __init__(self, address: str | None, jobs: int) -> None:
@@ -132,6 +168,16 @@ class Dask(Executor):
 def usable_cores() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def usual_threads(jobs: int) -> int:
+    """Threads for each of ``jobs`` runs: as the user's environment says (`THREAD_VARIABLES`), else a fair share of the
+    processors."""
+    for name in THREAD_VARIABLES:
+        outermost = os.environ.get(name, "").partition(",")[0].strip()  # OpenMP takes a list, one number a level
+        if outermost.isdecimal() and int(outermost) > 0:
+            return int(outermost)
+    return max(1, usable_cores() // jobs)
 
 
 def make_executor(backend: str, *, address: str | None, jobs: int, threads: int, gpus: float) -> Executor:

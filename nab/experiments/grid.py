@@ -8,24 +8,26 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nab.data import SOURCES
-from nab.errors import ConfigError, NabError
+from nab.errors import NabError
 from nab.experiments.config import RunConfig
 from nab.experiments.estimates import Estimates
 from nab.experiments.executors import Executor
-from nab.experiments.result import device_name
-from nab.experiments.run import run
+from nab.experiments.provenance import device_name
+from nab.experiments.runner import run
 from nab.experiments.stages import StageCache
-from nab.experiments.store import ResultStore, read_results
+from nab.experiments.store import Found, ResultStore, find_results
 from nab.files import write_whole
 from nab.progress import silence
 from nab.training import resolve_device
-from nab.training.memory import release_freed_memory
+from nab.training.memory import keep_freed_memory, release_freed_memory
+
+if TYPE_CHECKING:
+    from nab.experiments.comparison import Run
 
 ATTEMPTS = 2
-"""How often a run is started whose worker died; it may have been another run's fault."""
+"""How often a run is started whose worker died. The first time, another run may have been the cause."""
 
 
 @dataclasses.dataclass
@@ -34,17 +36,20 @@ class Cell:
 
     Attributes:
         config: the run.
-        state: ``"waiting"``, ``"running"``, ``"done"``, ``"failed"``, ``"left"`` (no time)
-            or ``"stopped"`` (time over).
+        studies: the studies for which it is made.
+        state: ``"waiting"``, ``"running"``, ``"done"``, ``"failed"``, ``"left"`` (it was not started, for lack of time)
+            or ``"stopped"`` (it was ended when the time was over).
         was_finished: whether its result was there before.
-        metrics: of a run that is done.
-        seconds: how long it took here, waiting for shared stages included.
-        started: when, by `time.monotonic`.
+        metrics: of a run that is done, in percent.
+        seconds: wall time of a run that ended here, waiting for shared stages included; of a run that was finished
+            before, what its stages cost.
+        started: when it was started, by `time.monotonic`.
         message: why it failed.
         attempts: how often it was started.
     """
 
     config: RunConfig
+    studies: tuple[str, ...] = ()
     state: str = "waiting"
     was_finished: bool = False
     metrics: dict[str, float | None] = dataclasses.field(default_factory=dict)
@@ -70,29 +75,47 @@ class Grid:
     """The runs of a profile that are finished, running and to come.
 
     Args:
-        configs: in the order of importance.
+        runs: configs and the studies for which they are made, in the order of importance. A run that is named twice is
+            made once, for the studies of both.
         settings: how they are made.
 
-    Raises:
-        ResultError: a stored result is damaged.
+    Attributes:
+        cells: every run and how it stands.
+        found: what lies in the profile's folder of results. A file that cannot be read counts as no result.
+        estimates: how long runs take.
     """
 
-    def __init__(self, configs: Iterable[RunConfig], settings: Settings) -> None:
+    def __init__(self, runs: Iterable[Run], settings: Settings) -> None:
         self.settings = settings
-        self.cells = [Cell(config) for config in {config.hash: config for config in configs}.values()]
+        wanted: dict[str, Cell] = {}
+        for config, studies in runs:
+            cell = wanted.setdefault(config.hash, Cell(config))
+            cell.studies = tuple(dict.fromkeys((*cell.studies, *studies)))
+        self.cells = list(wanted.values())
         self._store = ResultStore(settings.results, settings.profile)
-        finished = read_results(self._store.folder) if self._store.folder.exists() else []
+        self.found = find_results(self._store.folder) if self._store.folder.exists() else Found([], [])
         device = resolve_device(settings.device)
-        self.estimates = Estimates(finished, device.type, device_name(device))
-        results = {result.hash: result for result in finished}
+        self.estimates = Estimates(self.found.results, device.type, device_name(device))
+        self._results = {result.hash: result for result in self.found.results}
         for cell in self.cells:
+            result = self._results.get(cell.config.hash)
             # Where a name does not fix the images, `run` compares them with those of the stored result.
-            if cell.config.hash in results and SOURCES[cell.config.dataset].is_fixed:
-                result = results[cell.config.hash]
-                cell.state, cell.was_finished, cell.metrics = "done", True, result.metrics
-                cell.seconds = result.seconds["total"]
+            if result is not None and cell.config.make_source().is_fixed:
+                cell.state, cell.was_finished = "done", True
+                cell.metrics, cell.seconds = result.metrics, result.seconds
+
+    def note_studies(self) -> None:
+        """Write into the results that were there before for which studies they are used now.
+
+        Raises:
+            ResultError: a result cannot be written.
+        """
+        for cell in self.cells:
+            if cell.was_finished:
+                self._store.join(self._results[cell.config.hash], cell.config, cell.studies)
 
     def of_state(self, *states: str) -> list[Cell]:
+        """The cells that stand so."""
         return [cell for cell in self.cells if cell.state in states]
 
     def seconds_left(self, jobs: int) -> float | None:
@@ -119,11 +142,14 @@ class Grid:
         """Do what is waiting, the most important first, and keep going when a run fails.
 
         Args:
-            executor: where.
+            executor: does the runs. It is stopped at the end, whatever happens.
             jobs: how many runs side by side.
-            deadline: by `time.monotonic`. A run is not started if the longest similar one took more time than is left;
-                what still runs then is stopped, and its finished stages stay.
-            tell: called with every cell whose state changes, and with None now and then.
+            deadline: by `time.monotonic`. A run is not started if the longest similar one took more time than is left.
+                What still runs at the deadline is stopped, and its finished stages stay.
+            tell: called with every cell whose state changes, and with None about once a second.
+
+        Raises:
+            ResultError: the folder of results cannot be written to.
         """
         self._store.check_writable()
         running: dict[Future[Any], Cell] = {}
@@ -150,7 +176,7 @@ class Grid:
     def _next(self, count: int, deadline: float | None) -> Iterator[Cell]:
         """Up to ``count`` waiting cells that can finish in time.
 
-        Those whose worker died come alone, since another run may have been the cause of it.
+        A run whose worker died runs alone the second time, so that it harms no other run and no other harms it.
         """
         fresh = [cell for cell in self.of_state("waiting") if not cell.attempts]
         suspects = [cell for cell in self.of_state("waiting") if cell.attempts]
@@ -170,7 +196,13 @@ class Grid:
         self, cell: Cell, executor: Executor, running: dict[Future[Any], Cell], tell: Callable[[Cell | None], None]
     ) -> None:
         cell.state, cell.started, cell.attempts = "running", time.monotonic(), cell.attempts + 1
-        running[executor.submit(work, cell.config, self.settings)] = cell
+        call = (work, cell.config, cell.studies, self.settings)
+        try:
+            future = executor.submit(*call)
+        except BrokenExecutor:  # a worker died while it had nothing to do
+            executor.renew()
+            future = executor.submit(*call)
+        running[future] = cell
         tell(cell)
 
     def _collect(
@@ -181,7 +213,7 @@ class Grid:
         tell: Callable[[Cell | None], None],
     ) -> None:
         is_broken = any(isinstance(future.exception(), BrokenExecutor) for future in finished)
-        if is_broken:  # when one worker dies, the futures of all fail
+        if is_broken:  # when one worker dies, the futures of all workers fail
             finished, _ = wait(running)
         for future in finished:
             cell = running.pop(future)
@@ -190,12 +222,12 @@ class Grid:
                 cell.state, told = future.result()
             except BrokenExecutor as error:
                 cell.state, told = "failed", f"its process died ({error})"
-            except Exception as error:  # of the cluster; Ray wraps what happened in a long report
+            except Exception as error:  # raised by a cluster; Ray wraps what happened in a long report
                 cause = getattr(error, "cause", None) or error
                 cell.state, told = "failed", f"{type(cause).__name__}: {cause}"
             if cell.state == "done":
                 cell.metrics, seconds, device = told
-                self.estimates.add(cell.config, seconds, device)
+                self.estimates.add(cell.config.settings, seconds, device)
             else:
                 cell.message = " ".join(str(told).split())
                 if is_broken and cell.attempts < ATTEMPTS:
@@ -205,16 +237,18 @@ class Grid:
             executor.renew()
 
 
-def work(config: RunConfig, settings: Settings) -> tuple[str, Any]:
-    """One run, in a worker: ``("done", (metrics, seconds, device))``, or ``("failed", why)``."""
+def work(config: RunConfig, studies: tuple[str, ...], settings: Settings) -> tuple[str, Any]:
+    """One run, in a worker: ``("done", (metrics, wall seconds, device))``, or ``("failed", why)``."""
     import torch
 
     silence()
+    keep_freed_memory()
     torch.set_num_threads(settings.threads)
     try:
         result = run(
             config,
             profile=settings.profile,
+            studies=studies,
             results=settings.results,
             data_root=settings.data_root,
             device=settings.device,
@@ -222,15 +256,15 @@ def work(config: RunConfig, settings: Settings) -> tuple[str, Any]:
         )
     except NabError as error:
         return "failed", str(error)
-    except Exception as error:  # the grid goes on; what happened is written down
+    except Exception as error:  # the grid goes on, and the traceback is kept in a file
         return "failed", _report(error, config, settings)
     finally:
-        release_freed_memory()  # the worker may wait, or the next run be a small one
-    return "done", (result.metrics, result.seconds, result.device["name"])
+        release_freed_memory()  # the worker may have to wait, or its next run may be smaller
+    return "done", (result.metrics, result.wall_seconds, result.device["name"])
 
 
 def _report(error: Exception, config: RunConfig, settings: Settings) -> str:
-    """What happened in one line, and where the whole of it can be read."""
+    """One line about the error, and the file that holds its traceback."""
     path = ResultStore(settings.results, settings.profile).path(config).with_suffix(".failed.txt")
     last = traceback.extract_tb(error.__traceback__)[-1]
     told = f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
@@ -238,31 +272,4 @@ def _report(error: Exception, config: RunConfig, settings: Settings) -> str:
         write_whole(path, "".join(traceback.format_exception(error)).encode())
     except OSError:
         return told
-    return f"{told}; all of it in {path}"
-
-
-def select(configs: Iterable[RunConfig], only: Iterable[tuple[str, Any]]) -> list[RunConfig]:
-    """The runs whose fields have the wanted values; several values of one field are alternatives.
-
-    Args:
-        configs: of a grid.
-        only: pairs of a field of `RunConfig`, methods by name, and a value.
-
-    Raises:
-        ConfigError: no run has them.
-    """
-    wanted: dict[str, list[Any]] = {}
-    for field, value in only:
-        if field not in RunConfig.model_fields:
-            raise ConfigError(f"unknown field {field!r}: expected one of {', '.join(sorted(RunConfig.model_fields))}")
-        wanted.setdefault(field, []).append(value)
-    every = list(configs)
-    chosen = [config for config in every if all(_value(config, key) in values for key, values in wanted.items())]
-    if not chosen:
-        raise ConfigError(f"none of the grid's {len(every)} runs has {wanted}")
-    return chosen
-
-
-def _value(config: RunConfig, field: str) -> Any:
-    value = getattr(config, field)
-    return getattr(value, "name", value)
+    return f"{told}; traceback in {path}"

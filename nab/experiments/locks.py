@@ -1,4 +1,4 @@
-"""One process computes, the others wait, and take over when the first one dies."""
+"""One process computes and the others wait. If it dies, another one takes over."""
 
 from __future__ import annotations
 
@@ -20,17 +20,21 @@ if TYPE_CHECKING:
     from upath import UPath
 
 LEASE_SECONDS = 60.0
-"""A lease that was not renewed for so long belongs to a process that is gone."""
+"""After this time without a renewal, a lease belongs to a process that is gone."""
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
 def only_one(path: Path | UPath, what: str) -> Iterator[None]:
-    """A block that one process at a time is in; ``path`` is the file by which they agree, ``what`` tells who waits.
+    """Let one process at a time into the block; the others wait.
 
-    In a folder the operating system holds the lock, and gives it away the moment its holder dies. At an address there
-    is no such thing, so the holder renews a lease.
+    In a folder the operating system keeps the lock, and frees it the moment its holder dies. An address has no locks,
+    so there the holder renews a `Lease`.
+
+    Args:
+        path: of the file by which the processes agree.
+        what: names the work in the log of a process that waits.
     """
     if not isinstance(path, Path):
         with Lease(path).held():
@@ -50,14 +54,15 @@ def only_one(path: Path | UPath, what: str) -> Iterator[None]:
 
 
 class Lease:
-    """A file that says who works, rewritten as long as they do.
+    """A file that names the process at work, which rewrites it until it is done.
 
-    Two that begin at the same moment may both get through; they then make the same thing twice, and no harm is done.
+    Two processes that begin at the same moment may both get through. They then make the same thing twice, which does no
+    harm.
 
     Args:
         path: of the file.
-        seconds: after which a lease that was not renewed is taken over.
-        settle: how long to wait before believing that nobody else wrote at the same time.
+        seconds: a lease that was not renewed for this time is taken over.
+        settle: seconds to wait after writing, in case another process wrote at the same time.
     """
 
     def __init__(self, path: Path | UPath, *, seconds: float = LEASE_SECONDS, settle: float = 0.2) -> None:
@@ -67,7 +72,7 @@ class Lease:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Wait for the lease, then keep it for the length of the block."""
+        """Wait for the lease, then hold it during the block."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._wait()
         done = threading.Event()
@@ -88,7 +93,7 @@ class Lease:
             current = self._read()
             if current != seen:
                 seen, since = current, time.monotonic()
-            # An empty file is one that is being written.
+            # An empty file is being written at this moment.
             if current is None or time.monotonic() - since > self._seconds:
                 self._write()
                 time.sleep(self._settle)
@@ -98,7 +103,7 @@ class Lease:
 
     def _renew(self, done: threading.Event) -> None:
         while not done.wait(self._seconds / 4):
-            with contextlib.suppress(OSError):  # tried again at the next beat
+            with contextlib.suppress(OSError):  # the next beat tries again
                 self._write()
 
     def _write(self) -> None:
@@ -109,7 +114,7 @@ class Lease:
         return (self._read() or "").startswith(self._owner)
 
     def _read(self) -> str | None:
-        """What the file says; None if there is none."""
+        """The content of the file; None if there is no file."""
         try:
             return self._path.read_text()
         except FileNotFoundError:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Collection, Iterable
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from nab.experiments import Cell, Grid
+from nab.experiments.comparison import differences
+from nab.report.terminal import defense_name, print_table
 
-SHOWN = 12
-"""Finished runs in the live table; the newest ones."""
+SHOWN = ("attack", "defense", "detector", "labeler", "seed")
+"""Fields of a run that every line about it names."""
+
+NEWEST = 12
+"""Finished runs in the live table."""
 
 
 class GridView:
@@ -27,6 +34,7 @@ class GridView:
 
     def __init__(self, grid: Grid, jobs: int) -> None:
         self._grid, self._jobs = grid, jobs
+        self._settings = differing_settings(grid)
         self._console = Console(file=sys.stderr, width=None if sys.stderr.isatty() else 160)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._ended: list[Cell] = []
@@ -44,73 +52,106 @@ class GridView:
         if cell is not None and cell.state not in ("running", "waiting"):
             self._ended.append(cell)
             if not self._console.is_terminal:
-                self._console.print(f"{_counts(self._grid)}: {describe(cell)}", soft_wrap=True, highlight=False)
+                line = f"{_counts(self._grid)}: {describe(cell, self._settings[cell.config.hash])}"
+                self._console.print(line, soft_wrap=True, highlight=False, markup=False)
         if self._console.is_terminal:
             self._live.update(self._render(), refresh=True)
 
     def _render(self) -> Group:
-        table = Table("attack", "defense", "seed", "state", box=None, pad_edge=False)
+        table = Table("attack", "defense", "seed", "settings", "state", box=None, pad_edge=False)
         for heading in ("ACC", "ASR", "time"):
             table.add_column(heading, justify="right")
-        for cell in [*self._ended[-SHOWN:], *self._grid.of_state("running")]:
-            table.add_row(*_row(cell))
+        for cell in [*self._ended[-NEWEST:], *self._grid.of_state("running")]:
+            table.add_row(*_row(cell, self._settings[cell.config.hash]))
         left = self._grid.seconds_left(self._jobs)
         ending = "" if left is None else f", about {duration(left)} left"
         return Group(table, Text(_counts(self._grid) + ending))
 
 
+def differing_settings(grid: Grid, shown: Collection[str] = SHOWN) -> dict[str, str]:
+    """For the hash of every run, the settings that tell it from the grid's others, without those in ``shown``."""
+    texts = differences([cell.config.settings for cell in grid.cells], shown)
+    return {cell.config.hash: text for cell, text in zip(grid.cells, texts, strict=True)}
+
+
 def print_outcome(grid: Grid) -> None:
     """How many runs ended how, and why some failed; on standard output."""
     before = sum(cell.was_finished for cell in grid.cells)
-    print(f"{len(grid.cells)} runs: {_counts(grid)}; {before} of them were done before")
+    settings = differing_settings(grid)
+    print(f"{_count_of_runs(len(grid.cells))}: {_counts(grid)}; {before} of them were done before")
     for cell in grid.of_state("failed", "stopped"):
-        print(describe(cell))
+        print(describe(cell, settings[cell.config.hash]))
 
 
 def print_plan(grid: Grid, jobs: int, threads: int, gpus: float) -> None:
-    """What a grid would do, and how long it may take; on standard output."""
-    table = Table("dataset", "attack", "defense", box=None, pad_edge=False)
-    for heading in ("runs", "done", "each", "to do"):
-        table.add_column(heading, justify="right")
-    total, unknown = 0.0, 0
+    """What a grid would do, and how long it may take; on standard output.
+
+    Args:
+        grid: the runs.
+        jobs: how many of them side by side.
+        threads: of each run.
+        gpus: the share of a GPU that each run takes; 0 on the processor.
+    """
+    settings = differing_settings(grid, (*SHOWN, "dataset"))
     groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in grid.cells:
-        groups.setdefault((cell.config.dataset, cell.config.attack.name, defense_name(cell)), []).append(cell)
+        run = cell.config.settings
+        group = (run["dataset"]["name"], run["attack"]["name"], defense_name(run), settings[cell.config.hash])
+        groups.setdefault(group, []).append(cell)
+    rows = []
     for names, cells in groups.items():
         waiting = [cell for cell in cells if cell.state == "waiting"]
-        known = [grid.estimates.expected(cell.config) for cell in cells]
-        each = [seconds for seconds in known if seconds is not None]
-        to_do = [grid.estimates.expected(cell.config) for cell in waiting]
-        unknown += sum(seconds is None for seconds in to_do)
-        rest = sum(seconds for seconds in to_do if seconds is not None)
-        total += rest
-        shown = duration(sum(each) / len(each)) if each else "unknown"
-        table.add_row(*names, str(len(cells)), str(len(cells) - len(waiting)), shown, duration(rest) if rest else "")
-    console = Console()
-    (console if console.is_terminal else Console(width=160)).print(table)
-    spent = f"{total * gpus / 3600:.2f} GPU-hours" if gpus else f"{total * threads / 3600:.2f} core-hours"
-    more = f", and {unknown} runs of which nothing similar has finished" if unknown else ""
+        known, _ = _expected(grid, cells)
+        each = duration(sum(known) / len(known)) if known else "unknown"
+        counts = (str(len(cells)), str(len(cells) - len(waiting)))
+        rows.append((*names, *counts, each, _duration_of(grid, waiting) if waiting else ""))
+    counted = ("runs", "done", "each", "to do")
+    print_table(("dataset", "attack", "defense", "settings", *counted), rows, right=counted)
+    waiting = grid.of_state("waiting")
+    known, unknown = _expected(grid, waiting)
     print(
-        f"{len(grid.of_state('waiting'))} runs to do: about {duration(total / jobs)} with --jobs {jobs}, {spent}{more}"
+        f"{_count_of_runs(len(waiting))} to do" + (f": {_price(known, unknown, jobs, threads, gpus)}" * bool(waiting))
     )
 
 
-def describe(cell: Cell) -> str:
-    """One line."""
-    words = f"{cell.config.attack.name} {defense_name(cell)} seed {cell.config.seed}: {cell.state}"
+def _expected(grid: Grid, cells: Iterable[Cell]) -> tuple[list[float], int]:
+    """The expected seconds of the runs of which they are known, and how many the others are."""
+    seconds = [grid.estimates.expected(cell.config) for cell in cells]
+    known = [value for value in seconds if value is not None]
+    return known, len(seconds) - len(known)
+
+
+def _duration_of(grid: Grid, cells: Iterable[Cell]) -> str:
+    """How long runs take one after the other."""
+    known, unknown = _expected(grid, cells)
+    if not unknown:
+        return duration(sum(known))
+    return f"{duration(sum(known))} + {unknown} unknown" if known else "unknown"
+
+
+def _price(known: list[float], unknown: int, jobs: int, threads: int, gpus: float) -> str:
+    """How long runs take and what they occupy; runs of an unknown length are counted, and not as nothing."""
+    rest = f"unknown for {_count_of_runs(unknown)}, since nothing similar has finished"
+    if not known:
+        return f"time {rest}"
+    hours = sum(known) / 3600
+    spent = f"{hours * gpus:.2f} GPU-hours" if gpus else f"{hours * threads:.2f} core-hours"
+    return f"about {duration(sum(known) / jobs)} with --jobs {jobs}, {spent}" + (f"; {rest}" if unknown else "")
+
+
+def _count_of_runs(count: int) -> str:
+    return f"{count} run{'s' * (count != 1)}"
+
+
+def describe(cell: Cell, settings: str = "") -> str:
+    """One line about a run; ``settings`` are those that tell it from the grid's others."""
+    run = cell.config.settings
+    words = [run["attack"]["name"], defense_name(run), f"seed {cell.config.seed}", *([settings] if settings else [])]
+    line = f"{' '.join(words)}: {cell.state}"
     if cell.state == "done":
-        return f"{words}, ACC {_metric(cell, 'clean_accuracy')}, ASR {_metric(cell, 'attack_success_rate')}" + (
-            f" ({duration(cell.seconds)})"
-        )
-    return f"{words} ({cell.message})" if cell.message else words
-
-
-def defense_name(cell: Cell) -> str:
-    """The defence, with its detector and labeler."""
-    config = cell.config
-    if config.detector is None or config.labeler is None:
-        return config.defense.name
-    return f"{config.defense.name} ({config.detector.name} + {config.labeler.name})"
+        metrics = f"ACC {_metric(cell, 'clean_accuracy')}, ASR {_metric(cell, 'attack_success_rate')}"
+        return f"{line}, {metrics} ({duration(cell.seconds)})"
+    return f"{line} ({cell.message})" if cell.message else line
 
 
 def duration(seconds: float) -> str:
@@ -123,10 +164,12 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
 
 
-def _row(cell: Cell) -> list[str]:
+def _row(cell: Cell, settings: str) -> list[str]:
+    run = cell.config.settings
     since = time.monotonic() - cell.started if cell.state == "running" else cell.seconds
     metrics = [_metric(cell, name) for name in ("clean_accuracy", "attack_success_rate")]
-    return [cell.config.attack.name, defense_name(cell), str(cell.config.seed), cell.state, *metrics, duration(since)]
+    names = [run["attack"]["name"], defense_name(run), str(cell.config.seed)]
+    return [*(escape(text) for text in (*names, settings)), cell.state, *metrics, duration(since)]
 
 
 def _metric(cell: Cell, name: str) -> str:
