@@ -8,7 +8,8 @@ import importlib
 import json
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -190,7 +191,7 @@ def test_a_value_of_another_type_is_not_the_default():
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Recipe)])
 def test_every_field_of_a_recipe_matters(field):
-    others = {
+    others: dict[str, Any] = {
         "schedule": "steps",
         "precision": "float32",
         "nesterov": True,
@@ -277,7 +278,8 @@ def test_only_what_is_at_the_top_of_a_file_can_be_told_apart(monkeypatch):
 
 
 def test_what_can_be_called_and_is_no_class_or_function_cannot_be_told_apart():
-    for value in (len, doubled.__call__, torch.nn.ReLU()):
+    function: Any = doubled  # mypy does not know the `__call__` of a function
+    for value in (len, function.__call__, torch.nn.ReLU()):
         with pytest.raises(NoSource, match=f"got {type(value).__name__}"):
             digest(value)
 
@@ -289,7 +291,7 @@ BASE, METHOD = (
 
 
 @pytest.fixture
-def files(tmp_path, monkeypatch) -> Callable[..., str]:
+def files(tmp_path, monkeypatch) -> Iterator[Callable[..., str]]:
     """Writes two files, imports them anew, and hands back the digest of the class in the second."""
     monkeypatch.syspath_prepend(str(tmp_path))
 

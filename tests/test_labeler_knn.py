@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +24,7 @@ def circle(*degrees: float) -> torch.Tensor:
     return torch.stack([angles.cos(), angles.sin()], 1)
 
 
-def voted(degrees: list[float], labels: list[int], suspects: list[int] = [], **options: float) -> list[int]:  # noqa: B006
+def voted(degrees: Sequence[float], labels: list[int], suspects: list[int] = [], **options: Any) -> list[int]:  # noqa: B006
     is_voter = torch.ones(len(labels), dtype=torch.bool)
     is_voter[suspects] = False
     return vote(circle(*degrees), torch.tensor(labels), is_voter, max(labels) + 1, **options).tolist()

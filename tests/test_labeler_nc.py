@@ -12,6 +12,7 @@ from helpers import fresh, random_dataset
 from sklearn.covariance import LedoitWolf
 
 from nab.errors import ConfigError, NabError
+from nab.methods import make
 from nab.needs import Given, Suspicion
 from nab.pseudolabels import NC
 from nab.pseudolabels.nc import nearest_center
@@ -174,7 +175,7 @@ def test_only_the_precision_of_the_recipe_matters():
 @pytest.mark.parametrize(("field", "allowed"), [("center", "mean, median"), ("metric", "euclidean, mahalanobis")])
 def test_unknown_choices_are_refused(field, allowed):
     with pytest.raises(ConfigError, match=f"expected {field} to be one of {allowed}, got 'x'"):
-        NC(**{field: "x"})
+        make("labeler", "nc", {field: "x"})
 
 
 def test_a_share_is_a_share():

@@ -15,7 +15,7 @@ from nab.errors import ConfigError
 from nab.methods import make
 from nab.models import ResNet9
 from nab.needs import NEEDS, Given, Suspicion
-from nab.pseudolabels import LABELERS, VD, OracleLabeler, guess_labels
+from nab.pseudolabels import LABELERS, VD, Labeler, OracleLabeler, guess_labels
 from nab.pseudolabels.base import trusted
 from nab.stamp import Stamp
 from nab.training import Recipe, Trainer
@@ -109,7 +109,7 @@ def test_the_truth_plays_no_part(name, tiny_supply):
     assert torch.equal(*found)
 
 
-def kept_key(labeler: object, supply: Supply, found: Suspicion) -> str:
+def kept_key(labeler: Labeler, supply: Supply, found: Suspicion) -> str:
     """The key of the stage."""
     before = set(supply.trainer.ledger.costs)
     guess_labels(labeler, supply.dataset, supply.trainer, supply.give(labeler, found))
@@ -143,7 +143,7 @@ def test_an_oracle_is_never_kept(tiny_supply):
 def test_a_labeler_is_a_frozen_value_that_describes_itself(name):
     labeler = LABELERS[name]()
     assert hash(labeler) == hash(LABELERS[name]())
-    assert eval(repr(labeler), vars(package)) == labeler
+    assert eval(repr(labeler), vars(package) | {"Stamp": Stamp}) == labeler
     for field in dataclasses.fields(labeler):
         assert field.name in repr(labeler)
         with pytest.raises(dataclasses.FrozenInstanceError):

@@ -1,27 +1,20 @@
-"""Self-supervised training: the losses by hand, the step, the stage, and whether encoders learn anything."""
+"""Self-supervised training: the losses by hand, the loop, and whether encoders learn anything."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from helpers import BRIEF, TINY, counting_keeper, fresh, random_dataset
+from helpers import TINY, fresh, random_dataset
 from torch import nn
 
-from nab import selfsupervised as package
-from nab.data import Dataset, Normalization
-from nab.defenses.suspects import Supply
-from nab.digest import digest
-from nab.errors import ConfigError, DataError, NabError
-from nab.methods import make
-from nab.models import ResNet9, ResNet18
-from nab.needs import Suspicion
-from nab.pseudolabels import KNN, NC, guess_labels
+from nab.data import Dataset
+from nab.errors import DataError, NabError
+from nab.models import ResNet9
 from nab.pseudolabels.nc import nearest_center
 from nab.selfsupervised import (
     ENCODERS,
@@ -29,11 +22,9 @@ from nab.selfsupervised import (
     SelfSupervised,
     SimCLR,
     Views,
-    check_features,
-    find_features,
     train_encoder,
 )
-from nab.training import Output, Predictor, Recipe, Trainer
+from nab.training import Predictor, Recipe, Trainer
 
 every_encoder = pytest.mark.parametrize("name", sorted(ENCODERS))
 
@@ -42,8 +33,6 @@ SHORT = {
     "barlow-twins": BarlowTwins(epochs=2, batch_size=16, dimensions=16, lr=0.005),
 }
 TRAINER = Trainer(TINY, ResNet9(width=4))
-MILD = Views(scale=(0.5, 1.0), flip_rate=0, blur_rate=0)
-"""Of digits, whose mirror images are other digits, and which are eight pixels wide here."""
 
 
 def weights(predictor: Predictor) -> dict[str, torch.Tensor]:
@@ -249,185 +238,40 @@ def test_encoders_train_in_low_precision(name):
     assert predictor.features(dataset.images).dtype == torch.float32
 
 
+def textures(count: int = 400) -> Dataset:
+    """Four patterns of stripes and checks in noise, of any brightness: gray images of 8 x 8."""
+    generator = torch.Generator().manual_seed(0)
+    y, x = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
+    patterns = torch.stack([y // 2 % 2, x // 2 % 2, (x + y) // 2 % 2, (x // 2 + y // 2) % 2]) - 0.5
+    labels = torch.arange(count) % 4
+    noise = 50 * torch.randn(count, 1, 8, 8, generator=generator)
+    brightness = 60 * torch.randn(count, 1, 1, 1, generator=generator)
+    images = 128 + brightness + 140 * patterns[labels][:, None] + noise
+    return Dataset(images.clamp(0, 255).to(torch.uint8), labels, tuple("abcd"))
+
+
+MILD = Views(scale=(0.8, 1.0), ratio=(0.9, 1.1), flip_rate=0, blur_rate=0)
+"""A mirrored or blurred pattern of eight pixels may be another one."""
+
+
 @pytest.mark.parametrize(
     "encoder",
     [
-        SimCLR(epochs=4, batch_size=64, lr=0.1, views=MILD),
-        BarlowTwins(epochs=8, batch_size=64, lr=0.005, dimensions=64, views=MILD),
+        SimCLR(epochs=6, batch_size=64, lr=0.1, views=MILD),
+        BarlowTwins(epochs=10, batch_size=64, lr=0.003, redundancy=0.05, dimensions=32, views=MILD),
     ],
     ids=["simclr", "barlow-twins"],
 )
-def test_trained_features_tell_classes_apart_that_fresh_ones_do_not(encoder, digits):
-    train = digits[0].subset(torch.arange(600))
-    train = train.replace(images=train.images[:, :1, 1::4, 1::4].contiguous())
+def test_trained_features_tell_classes_apart_that_fresh_ones_do_not(encoder):
+    """About 98 % against 75 %."""
+    dataset = textures()
 
     def accuracy(predictor: Predictor) -> float:
-        found = nearest_center(predictor.features(train.images), train.labels, torch.ones(600, dtype=torch.bool))
-        return float((found == train.labels).float().mean())
+        everything = torch.ones(len(dataset), dtype=torch.bool)
+        found = nearest_center(predictor.features(dataset.images), dataset.labels, everything)
+        return float((found == dataset.labels).float().mean())
 
-    predictor = fresh(train, width=8)
+    predictor = fresh(dataset, width=8)
     before = accuracy(predictor)
-    encoder.train(train, predictor, 0)
+    encoder.train(dataset, predictor, 0)
     assert accuracy(predictor) > before + 0.1
-
-
-# The stage.
-
-
-class Recorder:
-    """Notes the key of every stage and makes it."""
-
-    def __init__(self) -> None:
-        self.keys: dict[str, str] = {}
-
-    def __call__(self, stage: str, inputs: Mapping[str, Any], make: Any) -> Output:
-        self.keys[stage] = digest(inputs)
-        return make()
-
-
-def key(dataset: Dataset, trainer: Trainer = TRAINER, method: SelfSupervised = SHORT["simclr"]) -> str:
-    recorder = Recorder()
-    train_encoder(dataset, dataclasses.replace(trainer, keeper=recorder), method)
-    assert set(recorder.keys) == {"encoder"}
-    return recorder.keys["encoder"]
-
-
-def test_an_encoder_depends_on_images_and_not_on_labels():
-    dataset = random_dataset(16)
-    assert key(dataset.replace(labels=dataset.labels.flip(0))) == key(dataset)
-    assert key(dataset.replace(images=dataset.images.flip(0))) != key(dataset)
-    assert key(dataset.replace(normalization=Normalization(mean=(0.5, 0.5, 0.5)))) != key(dataset)
-
-
-@pytest.mark.parametrize(
-    "method", [SimCLR(epochs=1, batch_size=16), SimCLR(epochs=2, batch_size=16, views=MILD), SHORT["barlow-twins"]]
-)
-def test_an_encoder_depends_on_its_method(method):
-    dataset = random_dataset(16)
-    assert key(dataset, method=method) != key(dataset)
-
-
-@pytest.mark.parametrize(
-    ("change", "is_same"),
-    [
-        ({"seed": 1}, False),
-        ({"architecture": ResNet9(width=5)}, False),
-        ({"architecture": ResNet18(width=4)}, False),
-        ({"recipe": dataclasses.replace(TINY, precision="bfloat16")}, False),
-        ({"recipe": dataclasses.replace(TINY, lr=0.9, epochs=7, cutout=0)}, True),
-    ],
-    ids=str,
-)
-def test_an_encoder_depends_on_what_it_is_trained_with_and_on_nothing_else(change, is_same):
-    dataset = random_dataset(16)
-    assert (key(dataset, dataclasses.replace(TRAINER, **change)) == key(dataset)) == is_same
-
-
-def test_two_labelers_share_one_encoder():
-    keeper, made = counting_keeper()
-    dataset = random_dataset(16)
-    suspicion = Suspicion(torch.zeros(16), torch.arange(16) < 4)
-    for labeler in (NC(), KNN(k=3), NC(center="median")):
-        supply = Supply(dataset, dataclasses.replace(TRAINER, keeper=keeper), encoder=SHORT["simclr"])
-        guess_labels(labeler, dataset, supply.trainer, supply.give(labeler, suspicion))
-    assert made.count("encoder") == 1
-    assert made.count("pseudo labels") == 3
-
-
-def test_a_kept_encoder_gives_the_very_same_features():
-    keeper, made = counting_keeper()
-    dataset, trainer = random_dataset(16), dataclasses.replace(TRAINER, keeper=keeper)
-
-    def features(trainer: Trainer) -> torch.Tensor:
-        return find_features(dataset, train_encoder(dataset, trainer, SHORT["simclr"]))
-
-    one, other = (features(trainer) for _ in range(2))
-    assert made == ["encoder"]
-    assert one.shape == (16, 32)
-    assert (one.dtype, one.device.type) == (torch.float32, "cpu")
-    assert torch.equal(one, other)
-    assert torch.equal(one, features(dataclasses.replace(TRAINER, keeper=Recorder()))), "as without a cache"
-
-
-def test_an_observer_sees_every_epoch_of_an_encoder_and_leaves_no_trace_in_what_is_kept():
-    keeper, _ = counting_keeper()
-    kept: list[Output] = []
-
-    def listening(stage: str, inputs: Mapping[str, Any], make: Any) -> Output:
-        kept.append(keeper(stage, inputs, make))
-        return kept[-1]
-
-    dataset, trainer = random_dataset(16), dataclasses.replace(TRAINER, keeper=listening)
-    losses: list[float] = []
-
-    def observe(predictor: Predictor) -> dict[str, float]:
-        losses.append(float(predictor.features(dataset.images).mean()))
-        return {"mine": 1.0}
-
-    watched = train_encoder(dataset, trainer, SHORT["simclr"], observe)
-    assert len(losses) == SHORT["simclr"].epochs
-    assert [set(row) for row in kept[0].values["curve"]] == [{"epoch", "loss", "lr"}] * len(losses)
-    found = train_encoder(dataset, trainer, SHORT["simclr"], observe)
-    assert len(losses) == SHORT["simclr"].epochs, "a found one has no epochs"
-    plain = train_encoder(dataset, dataclasses.replace(TRAINER, keeper=Recorder()), SHORT["simclr"])
-    for other in (found, plain):
-        assert torch.equal(watched.features(dataset.images), other.features(dataset.images))
-
-
-def test_features_that_are_no_numbers_or_all_the_same_are_refused():
-    features = torch.randn(5, 3)
-    assert check_features(features) is features
-    features[3, 1] = math.nan
-    with pytest.raises(NabError, match=r"finite self-supervised features.*image 3.*lower learning rate"):
-        check_features(features)
-    with pytest.raises(NabError, match=r"all images are the same.*collapsed"):
-        check_features(torch.ones(5, 3))
-
-
-# The values.
-
-
-@every_encoder
-def test_an_encoder_is_a_frozen_value_that_describes_itself(name):
-    encoder = make("encoder", name)
-    assert isinstance(encoder, SelfSupervised)
-    assert hash(encoder) == hash(ENCODERS[name]())
-    assert eval(repr(encoder), vars(package)) == encoder
-    assert encoder.summary
-    assert encoder.source
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        encoder.epochs = 3
-
-
-def test_views_can_be_set_by_name():
-    encoder = make("encoder", "simclr", {"views": {"blur_rate": 0}})
-    assert encoder == SimCLR(views=Views(blur_rate=0))
-
-
-@every_encoder
-@pytest.mark.parametrize(
-    ("wrong", "told"),
-    [
-        ({"epochs": 0}, "epochs.*got 0"),
-        ({"batch_size": 1}, "batch_size of at least 2"),
-        ({"lr": 0}, "lr.*got 0"),
-        ({"momentum": 1}, "momentum.*got 1"),
-        ({"weight_decay": -1}, "weight_decay.*got -1"),
-        ({"cosine_extra_epochs": -1}, "cosine_extra_epochs.*got -1"),
-        ({"dimensions": 0}, "dimensions.*got 0"),
-    ],
-)
-def test_encoders_refuse_what_they_cannot_train_with(name, wrong, told):
-    with pytest.raises(ConfigError, match=told):
-        make("encoder", name, wrong)
-
-
-def test_the_losses_numbers_are_checked():
-    with pytest.raises(ConfigError, match=r"temperature.*got 0"):
-        SimCLR(temperature=0)
-    with pytest.raises(ConfigError, match=r"redundancy.*got 0"):
-        BarlowTwins(redundancy=0)
-
-
-def test_a_brief_encoder_is_one_step():
-    assert (BRIEF.epochs, BRIEF.batch_size) == (1, 128)
