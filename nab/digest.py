@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import sys
+import sysconfig
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,10 +51,12 @@ def describe(value: Any) -> Any:
         return value
     if isinstance(value, type | types.FunctionType):
         return _name(value)
-    if isinstance(digest := getattr(value, "digest", None), str):
+    fields = {field.name for field in dataclasses.fields(value)} if dataclasses.is_dataclass(value) else set()
+    if "digest" not in fields and isinstance(digest := getattr(value, "digest", None), str):
         return f"{type(value).__name__} {digest}"
     if dataclasses.is_dataclass(value):
         kind: Any = type(value)
+        _check_fields(value, fields)
         return {"is": _name(kind)} | {field: describe(inner) for field, inner in changed_fields(value).items()}
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
@@ -64,6 +67,18 @@ def describe(value: Any) -> Any:
     if isinstance(value, functools.partial):
         return {"call": describe(value.func), "with": describe(value.args), "named": describe(value.keywords)}
     return _described_by_torch(value)
+
+
+def _check_fields(value: Any, fields: set[str]) -> None:
+    """Raise ``TypeError`` if an attribute is no field: a subclass that is not decorated itself may have such."""
+    kind = type(value)
+    hidden = vars(value).keys() - fields if hasattr(value, "__dict__") else set()
+    hidden = {name for name in hidden if not isinstance(getattr(kind, name, None), functools.cached_property)}
+    if hidden:
+        raise TypeError(
+            f"expected every attribute of {kind.__name__} to be a field of a dataclass, got {sorted(hidden)}; decorate "
+            "the class with dataclasses.dataclass(frozen=True)"
+        )
 
 
 def changed_fields(value: Any) -> dict[str, Any]:
@@ -83,8 +98,7 @@ def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
     return False
 
 
-_NAMED = {"nab", "torch", *sys.stdlib_module_names}
-"""Packages whose classes and functions are described by their names alone."""
+_STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 
 
 @functools.cache  # as the code was when it was first asked for: a file may change after it was imported
@@ -96,8 +110,21 @@ def _name(value: type | types.FunctionType) -> str:
     if _package(value) == "nab":
         return value.__qualname__  # without the module, which may come to be called otherwise
     parts = value.__mro__ if isinstance(value, type) else (value,)
-    by_module = {part.__module__: part for part in parts if _package(part) not in _NAMED}
+    by_module = {part.__module__: part for part in parts if not _is_named(part)}
     return f"{name} {bytes_digest(*map(_source, by_module.values()))}" if by_module else name
+
+
+def _is_named(value: type | types.FunctionType) -> bool:
+    """Whether the name alone tells it apart: it belongs to this library, to torch or to Python itself. What lies in
+    Python's own folder is Python's; a name such as ``code`` may be a user's too."""
+    if _package(value) in {"nab", "torch"}:
+        return True
+    module = sys.modules.get(value.__module__)
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return value.__module__ in sys.builtin_module_names
+    path = Path(file)
+    return path.is_relative_to(_STANDARD_LIBRARY) and "site-packages" not in path.parts
 
 
 def _package(value: type | types.FunctionType) -> str:

@@ -37,6 +37,11 @@ class Suspicion:
     is_suspect: Tensor
     pseudo_labels: Tensor | None = None
 
+    def copy(self) -> Suspicion:
+        """The same in tensors of its own."""
+        labels = None if self.pseudo_labels is None else self.pseudo_labels.clone()
+        return Suspicion(self.scores.clone(), self.is_suspect.clone(), labels)
+
     def relabeled(self, dataset: Dataset) -> Dataset:
         """The training set with the suspects' labels replaced by their pseudo labels.
 

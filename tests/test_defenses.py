@@ -194,7 +194,7 @@ def test_a_defense_reaches_neither_monitor_nor_test_set_nor_truth(
     is_suspect[:14] = True
     labels = torch.zeros(len(is_suspect), dtype=torch.int64)
     trainer = tiny_trainer()
-    with monitored(monitor):
+    with monitored(monitor) as measured:
         defended = nab.defend(
             defense,
             poisoned_digits.dataset,
@@ -207,8 +207,10 @@ def test_a_defense_reaches_neither_monitor_nor_test_set_nor_truth(
     found = [thing for thing in reachable(*handed[0]) if id(thing) in hidden]
     assert len(handed) == 1
     assert not found
-    watched = [row for stage in defended.stages.values() for row in stage.curve if "clean_accuracy" in row]
-    assert watched, "nothing was monitored"
+    assert all("clean_accuracy" in row for curve in measured.values() for row in curve)
+    assert {stage.purpose for stage in defended.stages.values()} & measured.keys(), "nothing was monitored"
+    seen = [row.keys() for stage in defended.stages.values() for row in stage.curve]
+    assert all(keys == {"epoch", "loss", "lr"} for keys in seen), "a defense could choose by the test set"
 
 
 def test_the_search_for_what_can_be_reached_finds_what_is_hidden(digits):

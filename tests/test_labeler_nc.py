@@ -43,7 +43,7 @@ LIES = [0, 0, 0, 1, 1, 1, 1, 1, 1]
 
 
 def test_centers_are_made_without_the_suspects():
-    """Centres at -30 and 90 degrees; from 10 degrees the first one is nearer."""
+    """Centers at -30 and 90 degrees; from 10 degrees the first one is nearer."""
     assert labels_of(POISONED, LIES, [5, 6, 7, 8]) == [0, 0, 0, 1, 1, 0, 0, 0, 0]
 
 

@@ -38,10 +38,23 @@ class Counter:
 
 def test_a_watched_training_is_measured_after_every_epoch_as_deployed(tiny_trainer, noise):
     counter = Counter()
-    with monitored(counter):
+    with monitored(counter) as log:
         trained = tiny_trainer().train(noise, "x", watch=functools.partial(tuple_of, Stamp()))
-    assert [row["clean_accuracy"] for row in trained.curve] == [1, 2]
+    assert [row["clean_accuracy"] for row in log["x"]] == [1, 2]
     assert [stamp for stamp, _ in counter.seen] == [Stamp(), Stamp()]
+    bare = [{name: row[name] for name in ("epoch", "loss", "lr")} for row in log["x"]]
+    assert trained.curve == bare, "a method does not see what was measured"
+
+
+def test_what_was_measured_is_found_again_with_the_training(tiny_trainer, noise):
+    counter, trainer = Counter(), tiny_trainer()
+    logs = []
+    for _ in range(2):
+        with monitored(counter) as log:
+            trainer.train(noise, "x", watch=Plain)
+        logs.append(log)
+    assert len(counter.seen) == 2, "two epochs, once"
+    assert logs[0] == logs[1] != {}
 
 
 def tuple_of(stamp: Stamp, predictor: Any) -> tuple[Stamp, Any]:
@@ -50,13 +63,14 @@ def tuple_of(stamp: Stamp, predictor: Any) -> tuple[Stamp, Any]:
 
 def test_nothing_is_measured_unless_it_is_watched_in_a_block(tiny_trainer, noise):
     counter, trainer = Counter(), tiny_trainer()
-    with monitored(counter):
+    with monitored(counter) as log:
         trainer.train(noise, "x")
         fit(fresh(noise), source_of(noise), trainer.recipe)
-        with monitored(None):
+        with monitored(None) as inner:
             trainer.train(noise, "x", watch=Plain)
     trainer.train(noise, "y", watch=Plain)
     assert counter.seen == []
+    assert log == inner == {}
 
 
 def test_blocks_nest_and_end_with_an_error_too():

@@ -103,7 +103,6 @@ def test_all_that_answers_depend_on_tells_two_predictors_apart(noise):
         statistics,
         dataclasses.replace(predictor, normalization=Normalization(mean=(0.5, 0.5, 0.5))),
         dataclasses.replace(predictor, runtime=dataclasses.replace(predictor.runtime, precision=torch.bfloat16)),
-        dataclasses.replace(predictor, architecture=ResNet9(width=4)),
         handed_over(),
         handed_over(nn.ReLU()),
         handed_over(nn.LeakyReLU(0.1)),
@@ -115,6 +114,15 @@ def test_all_that_answers_depend_on_tells_two_predictors_apart(noise):
     assert len(set(digests)) == len(others)
     assert digests == [other.digest for other in others]
     assert fresh(noise).digest == predictor.digest
+    assert dataclasses.replace(predictor, architecture=ResNet9(width=4)).digest == predictor.digest, "whoever made it"
+
+
+def test_a_network_with_a_hook_has_no_digest(noise):
+    """It may do anything."""
+    predictor = fresh(noise)
+    predictor.network.stem.register_forward_hook(lambda *_: None)
+    with pytest.raises(NoSource, match="part 'stem' of the network has a hook"):
+        _ = predictor.digest
 
 
 def test_a_layer_that_cannot_be_told_apart_has_no_digest():

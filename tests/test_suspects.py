@@ -101,7 +101,9 @@ def test_suspects_and_labels_can_come_from_elsewhere(ten):
     assert found.is_suspect.nonzero().squeeze(1).tolist() == [0, 9]
     assert found.scores.tolist() == [0.0] + [-float("inf")] * 8 + [0.0]
     defended = nab.defend(NoDefense(), ten, suspicion=found, trainer=Trainer(TINY, ResNet9(4)))
-    assert defended.suspicion is found
+    assert defended.suspicion is not None
+    assert torch.equal(defended.suspicion.is_suspect, found.is_suspect)
+    assert torch.equal(defended.suspicion.scores, found.scores)
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,18 @@ class Dataset:
             shape.update(row)
         return shape.hexdigest()
 
-    @functools.cached_property
+    @property
     def digest(self) -> str:
-        """32 hexadecimal digits that depend on images, labels, their order, the classes and the normalization."""
+        """32 hexadecimal digits that depend on images, labels, their order, the classes and the normalization. They are
+        computed once, and again after somebody has written into the images or labels."""
+        state = (self.images._version, self.labels._version)
+        known = self.__dict__.get("_digest")
+        if known is None or known[0] != state:
+            known = self.__dict__["_digest"] = (state, self._computed_digest())
+        found: str = known[1]
+        return found
+
+    def _computed_digest(self) -> str:
         return digest(
             {
                 "rows": tensor_digest(self.images, self.labels),

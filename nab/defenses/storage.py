@@ -5,30 +5,37 @@ Nothing in a file is executed: a network is made again by an architecture of `na
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nab import __version__
+from nab.checks import check_choice
 from nab.data import Normalization
 from nab.defenses.deployed import Deployed
-from nab.digest import SCHEMA
-from nab.errors import ConfigError, DataError
+from nab.digest import SCHEMA, NoSource
+from nab.errors import ConfigError, DataError, NabError
 from nab.files import write_atomically
-from nab.models import MODELS, Architecture, Custom, as_network
+from nab.models import MODELS, Custom, as_network, structure
 from nab.registry import build, make_dataclass, nested_dataclass
-from nab.training import Predictor, Runtime, pack_weights, resolve_device, unpack_weights
+from nab.training import PRECISIONS, Predictor, Runtime, pack_weights, resolve_device, unpack_weights
 
 HEADER = "nab"
 """The key of the JSON header among the file's metadata."""
+
+LOADABLE = {name: kind for name, kind in MODELS.items() if kind is not Custom}
+"""Architectures that a file may name; a custom one is an import path, and what it imports would be run."""
 
 PLAIN = (bool, int, float, str, type(None))
 
@@ -60,7 +67,10 @@ def save_deployed(deployed: Deployed, path: str | Path, *, run: str | None = Non
         "run": run,
         "versions": {"nab": __version__, "torch": torch.__version__},
     }
-    metadata = {HEADER: json.dumps(header)}
+    try:
+        metadata = {HEADER: json.dumps(header)}
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{type(deployed).__name__} has a field that cannot be stored: {error}") from None
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
         write_atomically(target, lambda temporary: save_file(whole, temporary, metadata=metadata))
@@ -75,7 +85,7 @@ def load_deployed(path: str | Path, *, device: str = "auto", network: nn.Module 
     Args:
         path: of the file.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        network: a network of the stored one's kind, whose weights are replaced; needed for a network of your own, which
+        network: a network of the stored one's kind, of which a copy is filled; needed for a network of your own, which
             no file can make.
 
     Raises:
@@ -96,7 +106,9 @@ def load_deployed(path: str | Path, *, device: str = "auto", network: nn.Module 
             name: _decode(value, hints[name], name, tensors, where, network) for name, value in header["fields"].items()
         }
         return kind(**fields)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        if isinstance(error, NabError):
+            raise
         raise DataError(f"{source} does not fit this version of {header['class']} ({error})") from None
 
 
@@ -114,11 +126,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise DataError(f"{path} does not exist") from None
     except KeyError:
         raise DataError(f"{path} was not written by save_deployed: it has no header {HEADER!r}") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged or no safetensors file ({error})") from None
     if not isinstance(header, dict) or header.get("schema") != SCHEMA:
         found = header.get("schema") if isinstance(header, dict) else None
         raise DataError(f"{path} was written by another version (schema {found}, this version reads {SCHEMA})")
+    if not isinstance(header.get("class"), str) or not isinstance(header.get("fields"), dict):
+        raise DataError(f"{path} is damaged (its header names no class or no fields)")
     return header, tensors
 
 
@@ -127,13 +141,13 @@ def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, PLAIN):
         return value
     if isinstance(value, Tensor):
-        tensors[name] = value.detach().cpu()
+        tensors[name] = value.detach().cpu().clone()  # two fields may be views of one tensor
         return {"tensor": name}
     if isinstance(value, Predictor):
         tensors |= pack_weights(value.network, f"{name}.")
         return {
             "weights": f"{name}.",
-            "architecture": _encode_architecture(value.architecture),
+            "architecture": _encode_architecture(value),
             "normalization": dataclasses.asdict(value.normalization),
             "precision": str(value.runtime.precision).removeprefix("torch."),
             "classes": list(value.classes),
@@ -146,12 +160,17 @@ def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     raise ConfigError(f"field {name!r} cannot be stored: it is a {type(value).__name__}")
 
 
-def _encode_architecture(architecture: Architecture | None) -> dict[str, Any] | None:
-    """Name and parameters; None for a network that no file can make."""
-    names = {kind: name for name, kind in MODELS.items()}
-    if architecture is None or isinstance(architecture, Custom) or type(architecture) not in names:
+def _encode_architecture(predictor: Predictor) -> dict[str, Any] | None:
+    """Name and parameters; None for a network that no file can make, or that was changed since it was made."""
+    names = {kind: name for name, kind in LOADABLE.items()}
+    architecture = predictor.architecture
+    if architecture is None or type(architecture) not in names:
         return None
-    return {"name": names[type(architecture)], "params": dataclasses.asdict(architecture)}
+    try:
+        is_same = structure(predictor.network) == structure(architecture.build(len(predictor.classes), predictor.shape))
+    except NoSource:  # a hook, for example
+        return None
+    return {"name": names[type(architecture)], "params": dataclasses.asdict(architecture)} if is_same else None
 
 
 def _decode(
@@ -163,27 +182,32 @@ def _decode(
     network: nn.Module | None,
 ) -> Any:
     """The reverse of `_encode`; ``hint`` is the field's type."""
-    if isinstance(value, dict) and "weights" in value:
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    nested = nested_dataclass(hint)
+    if isinstance(value, dict) and "weights" in value and Predictor in kinds:
         return _decode_predictor(value, tensors, device, network)
-    if isinstance(value, dict) and "tensor" in value:
+    if isinstance(value, dict) and "tensor" in value and Tensor in kinds:
         return tensors[value["tensor"]].to(device)
-    if isinstance(value, dict) and "values" in value:
-        kind = nested_dataclass(hint)
-        if kind is None:
-            raise TypeError(f"field {name} is no dataclass")
-        return make_dataclass(f"field {name!r}", kind, value["values"])
-    return tuple(value) if isinstance(value, list) else value
+    if isinstance(value, dict) and "values" in value and nested is not None:
+        return make_dataclass(f"field {name!r}", nested, value["values"])
+    return TypeAdapter(hint, config={"arbitrary_types_allowed": True}).validate_python(value)
 
 
 def _decode_predictor(
     value: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device, network: nn.Module | None
 ) -> Predictor:
     shape, classes, told = tuple(value["shape"]), tuple(value["classes"]), value["architecture"]
-    architecture = None if told is None else build("model", told["name"], MODELS, told["params"])
-    if network is not None:
-        empty = as_network(network, shape)
-    elif architecture is not None:
+    if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
+        raise ValueError(f"expected a shape of three whole numbers, got {shape}")
+    check_choice("precision", value["precision"], PRECISIONS)
+    architecture = None if told is None else build("model", told["name"], LOADABLE, told["params"])
+    if architecture is not None:
         empty = architecture.build(len(classes), shape)
+    elif network is not None:
+        empty = copy.deepcopy(network)  # two fields may ask for one
+        names = {name.removeprefix(value["weights"]) for name in tensors if name.startswith(value["weights"])}
+        if names != empty.state_dict().keys():  # it was stored behind the protocol
+            empty = as_network(empty, shape)
     else:
         raise ConfigError("the file holds a network of somebody's own: pass one of its kind as network")
     filled = unpack_weights(tensors, empty, value["weights"])

@@ -13,7 +13,7 @@ from torch import Tensor
 from nab.data import Dataset, GroundTruth
 from nab.defenses.base import Defended, Defense, attacked_model
 from nab.detection import LGA, Detector, Rate, Scored, check_cut, find_scores, select_suspects
-from nab.errors import ConfigError, DataError
+from nab.errors import ConfigError, DataError, NabError
 from nab.needs import Given, Suspicion, check_needs, check_verified
 from nab.pseudolabels import VD, Labeler, guess_labels
 from nab.selfsupervised import SelfSupervised, SimCLR, train_encoder
@@ -80,10 +80,11 @@ class Supply:
         attacked = None
         if "attacked model" in needs:
             attacked = dataclasses.replace(self._attacked, predictor=self._attacked.predictor.copy())
+        # Copies, so that no method changes what others are given.
         everything = Given(
-            suspicion,
+            None if suspicion is None else suspicion.copy(),
             self.verified,
-            self._features if "features" in needs else None,
+            self._features.copy() if "features" in needs else None,
             attacked,
             self.truth,
         )
@@ -150,22 +151,24 @@ def add_labels(supply: Supply, suspicion: Suspicion, labeler: Labeler | None) ->
     return dataclasses.replace(suspicion, pseudo_labels=labels)
 
 
-def known_suspects(dataset: Dataset, is_suspect: Any, pseudo_labels: Any = None) -> Suspicion:
+def known_suspects(dataset: Dataset, is_suspect: Any, pseudo_labels: Any = None, scores: Any = None) -> Suspicion:
     """Suspects, and labels if there are any, that were found in another way.
 
     Args:
         dataset: the training set.
         is_suspect: bool, N.
         pseudo_labels: int64, N.
+        scores: float32, N; higher = more suspicious. By default, suspects are equal and above all others.
 
     Raises:
         ConfigError: a tensor has another shape or type, or a label is none of the classes.
     """
     mask = _checked(is_suspect, torch.bool, "is_suspect", dataset)
     labels = None if pseudo_labels is None else _checked(pseudo_labels, torch.int64, "pseudo_labels", dataset)
+    if scores is not None:
+        return Suspicion(_checked(scores, torch.float32, "scores", dataset), mask, labels)
     # Nobody ranked the others: they are below every suspect, and equal.
-    scores = torch.zeros(len(dataset)).masked_fill(~mask, -torch.inf)
-    return Suspicion(scores, mask, labels)
+    return Suspicion(torch.zeros(len(dataset)).masked_fill(~mask, -torch.inf), mask, labels)
 
 
 def defend(
@@ -201,6 +204,8 @@ def defend(
         NabError: before anything is trained: something that is needed is missing or not valid.
     """
     supply = Supply(dataset, trainer or Trainer(), verified, encoder or SimCLR(), truth)
+    if "truth" in defense.needs:
+        raise ConfigError(f"{type(defense).__name__} needs the truth, which no defense may be given")
     defense.check(dataset)
     supply.check(defense)
     notes: dict[str, object] = {}
@@ -209,9 +214,16 @@ def defend(
         cut = None if threshold is not None else rate
         suspicion, found = suspicion_from(supply, detector or LGA(), guesser, cut, threshold)
         notes = dict(found.notes)
+    elif suspicion is not None:
+        suspicion = known_suspects(dataset, suspicion.is_suspect, suspicion.pseudo_labels, suspicion.scores)
+        if "pseudo labels" in defense.needs and suspicion.pseudo_labels is None:
+            suspicion = add_labels(supply, suspicion, labeler or VD())
     given = supply.give(defense, suspicion)
+    state = (dataset.images._version, dataset.labels._version)
     with supply.trainer.ledger.part(f"defense: {type(defense).__name__}"):
         defended = defense.defend(dataset, supply.trainer, given)
+    if state != (dataset.images._version, dataset.labels._version):
+        raise NabError(f"{type(defense).__name__} wrote into the training set, which others use; let it make a copy")
     return dataclasses.replace(defended, suspicion=defended.suspicion or suspicion, notes={**notes, **defended.notes})
 
 

@@ -81,13 +81,13 @@ def find_scores(detector: Detector, dataset: Dataset, trainer: Trainer, given: G
     detector.check(dataset, given.verified)
     if given.truth is not None:  # the truth is no part of any key
         found = detector.score(dataset, trainer, given)
-        check_scores(found.scores)
+        check_scores(found.scores, len(dataset))
         return found
 
     def make() -> Output:
         found = detector.score(dataset, trainer, given)
         notes = {f"note {name}": value for name, value in found.notes.items()}
-        return Output({"scores": check_scores(found.scores)} | notes)
+        return Output({"scores": check_scores(found.scores, len(dataset))} | notes)
 
     inputs = {
         "detector": detector,

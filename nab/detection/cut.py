@@ -146,12 +146,19 @@ def _standardized(scores: Tensor) -> Tensor:
     return ((scores - middle) / (spread if spread > 0 else 1.0)).asinh()
 
 
-def check_scores(scores: Tensor) -> Tensor:
-    """The scores themselves.
+def check_scores(scores: Tensor, count: int | None = None) -> Tensor:
+    """The scores themselves, as float32 on the CPU.
+
+    Args:
+        scores: float, N.
+        count: N, if it is known.
 
     Raises:
+        ConfigError: there are more or fewer.
         NabError: a score is NaN or infinite, or all are minus infinity, which stands for "never a suspect".
     """
+    if count is not None and scores.shape != (count,):
+        raise ConfigError(f"expected a score for each of {count} samples, got {tuple(scores.shape)}")
     is_wrong = scores.isnan() | (scores == math.inf)
     if is_wrong.any():
         first = int(is_wrong.nonzero()[0])
@@ -161,4 +168,4 @@ def check_scores(scores: Tensor) -> Tensor:
         )
     if not (scores > -math.inf).any():
         raise NabError(f"expected a sample that may be suspected, got {len(scores)} scores of minus infinity")
-    return scores
+    return scores if count is None else scores.float().cpu()

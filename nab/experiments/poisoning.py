@@ -25,6 +25,7 @@ from nab.detection import check_cut
 from nab.experiments.config import RunConfig
 from nab.experiments.stages import StageCache
 from nab.paths import data_root as _data_root
+from nab.seeding import derive
 from nab.training import Batches, Keeper, Output, Trainer, resolve_device
 
 
@@ -52,7 +53,8 @@ def make_trainer(config: RunConfig, *, device: str = "auto", keeper: Keeper | No
     return Trainer(
         recipe=config.make_recipe(),
         architecture=config.make_architecture(),
-        seed=config.seed,
+        # Another number than the attacker's, from which the poisoned rows follow.
+        seed=derive(config.seed, "defender"),
         device=resolve_device(device),
         keeper=StageCache() if keeper is None else keeper,
     )
@@ -116,7 +118,7 @@ def _attack(config: RunConfig, clean: Dataset, test: Dataset, trainer: Trainer) 
     choice: dict[str, Any] = {"rate": config.poison_rate or 0.0, "selection": config.selection}
 
     def make() -> Output:
-        ready = attack.prepare(clean, trainer, target=config.target)
+        ready = attack.prepare(clean, dataclasses.replace(trainer, seed=config.seed), target=config.target)
         poisoned = poison(clean, ready, **settings, **choice)
         triggered = trigger_all(test, ready, **settings)
         truth = poisoned.truth
@@ -137,7 +139,7 @@ def _attack(config: RunConfig, clean: Dataset, test: Dataset, trainer: Trainer) 
         }
         return Output(rows)
 
-    inputs = {**attack.inputs, **settings, **choice, "clean": clean, "test": test}
+    inputs = {"attack": attack.inputs, **settings, **choice, "clean": clean, "test": test}
     if attack.is_trained:
         inputs |= {"recipe": trainer.recipe.effective(), "architecture": trainer.architecture}
     kept = trainer.keep("attack", inputs, make).tensors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Iterable, Mapping
@@ -138,8 +139,8 @@ def _defend(config: RunConfig, trainer: Trainer, data: Attacked) -> Defended:
     monitor = AttackMonitor(data.test, data.triggered, config.monitor_size, config.make_attack().plants)
     detector, labeler = config.make_detector(), config.make_labeler()
     needs_truth = any("truth" in method.needs for method in (detector, labeler) if method is not None)
-    with monitored(monitor):
-        return defend(
+    with monitored(monitor) as measured:
+        defended = defend(
             config.make_defense(),
             data.poisoned.dataset,
             detector=detector,
@@ -151,6 +152,11 @@ def _defend(config: RunConfig, trainer: Trainer, data: Attacked) -> Defended:
             encoder=config.make_encoder(),
             truth=data.poisoned.truth if needs_truth else None,
         )
+    stages = {
+        name: dataclasses.replace(stage, curve=measured.get(stage.purpose, stage.curve))
+        for name, stage in defended.stages.items()
+    }
+    return dataclasses.replace(defended, stages=stages)
 
 
 def _findings(defended: Defended, data: Attacked, config: RunConfig, trainer: Trainer) -> dict[str, Any]:

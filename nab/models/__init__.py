@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nab.models.architectures import Architecture, Custom, ResNet9, ResNet18, ResNet34, ResNet50
-from nab.models.network import Adapted, Network, as_network, narrowest
+from nab.models.network import Adapted, Network, as_network, narrowest, structure
 from nab.models.resnet import ResNet
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "ResNet50",
     "as_network",
     "narrowest",
+    "structure",
 ]
 
 MODELS: dict[str, type[Architecture]] = {

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from nab.digest import NoSource, describe
 from nab.errors import ConfigError
 
 
@@ -185,6 +186,30 @@ def as_network(module: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
     """
     follows = isinstance(module, Network) and isinstance(module.classifier, nn.Linear)
     return module if follows else Adapted(module, shape)
+
+
+_OWN = vars(nn.Module()).keys()
+"""What every module has: its parts, its weights, its hooks."""
+
+
+def structure(network: nn.Module) -> list[Any]:
+    """What a network computes, apart from its weights, as JSON has it: every part's class and plain attributes.
+
+    Raises:
+        NoSource: a part has a hook, another ``forward`` than its class, or an attribute that cannot be described; see
+            `nab.digest.describe`.
+    """
+    parts = []
+    for name, part in network.named_modules():
+        own = vars(part)
+        if own.get("_forward_hooks") or own.get("_forward_pre_hooks") or "forward" in own:
+            raise NoSource(f"part {name!r} of the network has a hook or a forward of its own")
+        try:
+            attributes = describe({key: value for key, value in own.items() if key not in _OWN})
+        except TypeError as error:
+            raise NoSource(f"part {name!r} of the network: {error}") from None
+        parts.append([name, describe(type(part)), attributes, part.extra_repr()])
+    return parts
 
 
 def narrowest(network: nn.Module) -> int:

@@ -7,9 +7,11 @@ import dataclasses
 import math
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from nab.data import Dataset
+from nab.errors import ConfigError
 from nab.needs import Given, Suspicion
 from nab.training import Output, Recipe, Trainer
 
@@ -70,7 +72,7 @@ def guess_labels(labeler: Labeler, dataset: Dataset, trainer: Trainer, given: Gi
     """The labeler's labels, kept as a stage. Arguments and result as for `Labeler.label`."""
     given = given.only(labeler.needs)
     if given.truth is not None:  # an oracle takes no time, and the truth is no part of any key
-        return labeler.label(dataset, trainer, given)
+        return _checked(labeler, labeler.label(dataset, trainer, given), dataset)
     inputs = {
         "labeler": labeler,
         "dataset": dataset,
@@ -79,5 +81,27 @@ def guess_labels(labeler: Labeler, dataset: Dataset, trainer: Trainer, given: Gi
         "architecture": trainer.architecture,
         "seed": trainer.seed,
     }
-    output = trainer.keep("pseudo labels", inputs, lambda: Output({"labels": labeler.label(dataset, trainer, given)}))
-    return output.tensors["labels"]
+
+    def make() -> Output:
+        return Output({"labels": _checked(labeler, labeler.label(dataset, trainer, given), dataset)})
+
+    return trainer.keep("pseudo labels", inputs, make).tensors["labels"]
+
+
+def _checked(labeler: Labeler, labels: Tensor, dataset: Dataset) -> Tensor:
+    """The labels, on the CPU, if there is one of the classes for every sample.
+
+    Raises:
+        ConfigError: there is not.
+    """
+    who = type(labeler).__name__
+    if labels.shape != (len(dataset),) or labels.dtype != torch.int64:
+        raise ConfigError(
+            f"expected {who} to give int64 labels for {len(dataset)} samples, got {labels.dtype} {tuple(labels.shape)}"
+        )
+    if int(labels.min()) < 0 or int(labels.max()) >= dataset.num_classes:
+        raise ConfigError(
+            f"expected {who} to give labels from 0 to {dataset.num_classes - 1}, got {int(labels.min())} to "
+            f"{int(labels.max())}"
+        )
+    return labels.cpu()

@@ -5,7 +5,7 @@ from nab.training.keeping import Cost, Keeper, Ledger, Memory, Output
 from nab.training.loop import Trained, fit
 from nab.training.monitoring import Monitor, Watch, current_monitor, monitored
 from nab.training.predictor import BATCH_SIZE, Change, Predictor, fitting, freeze
-from nab.training.recipe import RECIPES, Recipe
+from nab.training.recipe import PRECISIONS, RECIPES, Recipe
 from nab.training.runtime import Runtime, resolve_device
 from nab.training.step import CrossEntropy, Step
 from nab.training.trainer import Trainer
@@ -14,6 +14,7 @@ from nab.training.weights import pack_weights, unpack_weights
 
 __all__ = [
     "BATCH_SIZE",
+    "PRECISIONS",
     "RECIPES",
     "Batch",
     "BatchSource",

@@ -5,6 +5,7 @@ A run keeps outputs in the cache of `nab.experiments`. A method that is used alo
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from collections import OrderedDict
@@ -71,8 +72,9 @@ class Memory:
         key = digest({**inputs, "stage": stage})
         if key in self._kept:
             self._kept.move_to_end(key)
-            return dataclasses.replace(self._kept[key], is_found=True)
-        output = self._kept[key] = make()
+            return dataclasses.replace(_copied(self._kept[key]), is_found=True)
+        output = make()
+        self._kept[key] = _copied(output)  # whoever gets it may write into it
         while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > self._limit:
             self._kept.popitem(last=False)
         return output
@@ -81,6 +83,12 @@ class Memory:
 def _size(output: Output) -> int:
     """Bytes."""
     return sum(tensor.nbytes for tensor in output.tensors.values())
+
+
+def _copied(output: Output) -> Output:
+    """The output with tensors and values of its own."""
+    tensors = {name: tensor.clone() for name, tensor in output.tensors.items()}
+    return dataclasses.replace(output, tensors=tensors, values=copy.deepcopy(dict(output.values)))
 
 
 class Ledger:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from nab.errors import DataError, NabError
 from nab.progress import bar
+from nab.seeding import derive
 from nab.training.batches import BatchSource
 from nab.training.predictor import Predictor
 from nab.training.recipe import Recipe
@@ -29,11 +32,13 @@ class Trained:
         curve: one row per epoch: ``epoch`` (from 1), ``loss`` (mean of what was minimized), ``lr`` (the recipe's, at
             the last update), and what was observed.
         images_per_second: of the training's own source; the time of observing counts.
+        purpose: what the training was for, the name of its stage.
     """
 
     predictor: Predictor
     curve: list[dict[str, float]]
     images_per_second: float
+    purpose: str = ""
 
 
 def fit(
@@ -76,10 +81,12 @@ def fit(
         modules = [network, *along]
         parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
         optimizers = [make_optimizer(parameters, recipe, predictor.runtime)]
+    rates = [(group, group["lr"]) for each in optimizers for group in each.param_groups]
     update = Update(predictor, source, beside, step, optimizers)
     curve: list[dict[str, float]] = []
     images, start = 0, time.perf_counter()
-    with bar(title, recipe.epochs) as progress:
+    seed = derive(source.generator.initial_seed(), title)
+    with _seeded(predictor.runtime.device, seed), bar(title, recipe.epochs) as progress:
         for epoch in range(recipe.epochs):
             for module in (network, *along):
                 module.train()
@@ -96,9 +103,21 @@ def fit(
                 row |= observe(predictor)
             curve.append(row)
             progress.advance(_note(row))
+    for group, first in rates:  # as they came, for a training that goes on with them
+        if not isinstance(first, Tensor):
+            group["lr"] = first
     for module in (network, *along):
         module.eval()
     return Trained(predictor, curve, images / (time.perf_counter() - start))
+
+
+@contextlib.contextmanager
+def _seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """A block in which layers that draw from torch's global generator, such as dropout, draw what follows from the
+    seed."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _row(epoch: int, loss: float, lr: float, title: str) -> dict[str, float]:

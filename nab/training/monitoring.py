@@ -33,16 +33,35 @@ Watch = Callable[[Predictor], Any]
 _monitor: ContextVar[Monitor | None] = ContextVar("monitor", default=None)
 
 
+Log = dict[str, list[dict[str, float]]]
+"""The curves of all watched trainings, measurements included, by what the training is for."""
+
+_log: ContextVar[Log | None] = ContextVar("log", default=None)
+
+
 @contextlib.contextmanager
-def monitored(monitor: Monitor | None) -> Iterator[None]:
-    """A block in which ``monitor`` measures every training that has a `Watch`; None measures nothing."""
-    token = _monitor.set(monitor)
+def monitored(monitor: Monitor | None) -> Iterator[Log]:
+    """A block in which ``monitor`` measures every training that has a `Watch`; None measures nothing.
+
+    What is measured stands in the log that the block is given, and in no curve that a method is handed: a method that
+    could read it would choose its settings by the test set.
+    """
+    log: Log = {}
+    monitor_token, log_token = _monitor.set(monitor), _log.set(log)
     try:
-        yield
+        yield log
     finally:
-        _monitor.reset(token)
+        _monitor.reset(monitor_token)
+        _log.reset(log_token)
 
 
 def current_monitor() -> Monitor | None:
-    """The monitor of the innermost `monitored` block; None outside of any."""
+    """The monitor of the innermost `monitored` block; None outside of any. For the trainer alone."""
     return _monitor.get()
+
+
+def note_curve(purpose: str, curve: list[dict[str, float]]) -> None:
+    """Put a watched training's curve into the log of the innermost `monitored` block. For the trainer alone."""
+    log = _log.get()
+    if log is not None:
+        log[purpose] = [dict(row) for row in curve]

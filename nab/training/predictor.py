@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from nab.data import Normalization
-from nab.digest import describe, digest
-from nab.models import Architecture
+from nab.digest import digest
+from nab.models import Architecture, structure
 from nab.training.runtime import Runtime
 from nab.training.weights import pack_weights
 
@@ -55,14 +55,11 @@ class Predictor:
         Raises:
             NoSource: the network has a part that cannot be told apart from another one; see `nab.digest.describe`.
         """
-        made: dict[str, Any] = {"architecture": self.architecture}
-        if self.architecture is None:
-            parts = {describe(type(part)) for part in self.network.modules()}
-            made = {"layers": str(self.network), "parts": sorted(parts)}
         return digest(
-            made
-            | {
-                "weights": pack_weights(self.network),
+            {
+                "structure": structure(self.network),
+                "weights": pack_weights(self.network) | dict(self.network.named_buffers()),
+                "classes": len(self.classes),
                 "normalization": self.normalization,
                 "precision": self.runtime.precision,
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from nab.seeding import derive, stream
 from nab.training.batches import Batches
 from nab.training.keeping import Keeper, Ledger, Memory, Output
 from nab.training.loop import Trained, fit
-from nab.training.monitoring import Watch, current_monitor
+from nab.training.monitoring import Watch, current_monitor, note_curve
 from nab.training.predictor import Predictor
 from nab.training.recipe import Recipe
 from nab.training.runtime import Runtime, resolve_precision
@@ -96,7 +97,9 @@ class Trainer:
         seed = derive(self.seed, purpose)
 
         def begin() -> Predictor:
-            return self.fresh(dataset, purpose, recipe) if start is None else self._copy(start, recipe)
+            predictor = self.fresh(dataset, purpose, recipe) if start is None else self._copy(start, recipe)
+            predictor.network.requires_grad_(True)
+            return predictor
 
         def observe(predictor: Predictor) -> dict[str, float]:
             assert monitor is not None
@@ -105,7 +108,6 @@ class Trainer:
 
         def make() -> Trained:
             predictor = begin()
-            predictor.network.requires_grad_(True)
 
             def batches(part: Dataset, name: str) -> Batches:
                 alike = part.replace(normalization=predictor.normalization)
@@ -118,7 +120,8 @@ class Trainer:
 
         if step.inputs is None:
             with self.ledger.part(purpose):
-                return make()
+                trained = make()
+            return _seal(trained, purpose, is_watched=monitor is not None)
         inputs = {
             "dataset": dataset,
             "recipe": recipe.effective(),
@@ -131,7 +134,8 @@ class Trainer:
             "watched": None if monitor is None else {"by": monitor.inputs, "as": watch},
         }
         output = self.keep(purpose, inputs, lambda: _pack(make()))
-        return _unpack(output, begin())
+        trained = _unpack(output, begin())
+        return _seal(trained, purpose, is_watched=monitor is not None)
 
     def _copy(self, start: Predictor, recipe: Recipe) -> Predictor:
         """A copy on the trainer's device and in the recipe's precision."""
@@ -163,7 +167,7 @@ class Trainer:
 
         def timed() -> Output:
             with self.ledger.making(stage, key) as costs:
-                output = make()
+                output = _checked(stage, make())
             return dataclasses.replace(output, costs=costs)
 
         with self.ledger.asking():
@@ -178,13 +182,17 @@ class Trainer:
             log.info("the stage %r is not kept: %s", stage, reason)
             return None
         precision = str(resolve_precision(self.recipe.precision, self.device))
-        return {"schema": SCHEMA, **described, "device": self.device.type, "precision": precision}
+        return {"schema": SCHEMA, "inputs": described, "device": self.device.type, "precision": precision}
 
 
 def _check(purpose: str, dataset: Dataset, beside: Mapping[str, Dataset], start: Predictor | None) -> None:
     for name, part in {"training": dataset, **beside}.items():
         if len(part) < 2:
             raise DataError(f"{purpose}: expected at least two {name} images, got {len(part)}")
+    if start is not None and start.classes and start.shape[0] != dataset.images.shape[1]:
+        raise ConfigError(
+            f"{purpose}: expected a network for {dataset.images.shape[1]} channels, got one for {start.shape[0]}"
+        )
     if start is not None and start.classes not in ((), dataset.classes):
         raise ConfigError(
             f"{purpose}: expected a network for the classes {', '.join(dataset.classes)}, got one for "
@@ -192,9 +200,32 @@ def _check(purpose: str, dataset: Dataset, beside: Mapping[str, Dataset], start:
         )
 
 
+def _checked(stage: str, output: Output) -> Output:
+    """The output with its values as JSON gives them back, so that what is made equals what is found.
+
+    Raises:
+        ConfigError: a value is none that JSON has, or a tensor is none.
+    """
+    wrong = [name for name, value in output.tensors.items() if not isinstance(value, torch.Tensor)]
+    if wrong:
+        raise ConfigError(f"stage {stage!r}: expected tensors, got something else for {', '.join(wrong)}")
+    try:
+        return dataclasses.replace(output, values=json.loads(json.dumps(dict(output.values))))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"stage {stage!r}: expected values that JSON has ({error})") from None
+
+
 def _pack(trained: Trained) -> Output:
     values = {"curve": trained.curve, "images_per_second": trained.images_per_second}
     return Output(pack_weights(trained.predictor.network), values)
+
+
+def _seal(trained: Trained, purpose: str, *, is_watched: bool) -> Trained:
+    """The training as a method may see it: what was measured goes into the log of the monitor instead."""
+    if is_watched:
+        note_curve(purpose, trained.curve)
+    curve = [{name: row[name] for name in ("epoch", "loss", "lr")} for row in trained.curve]
+    return dataclasses.replace(trained, curve=curve, purpose=purpose)
 
 
 def _unpack(output: Output, predictor: Predictor) -> Trained:
