@@ -198,12 +198,15 @@ def test_a_config_survives_its_own_json(epochs, lr, alpha, size, milestones):
     assert again.hash == original.hash
 
 
+@dataclasses.dataclass(frozen=True)
+class Longer(LGA):
+    """LGA, after it has gained a field."""
+
+    gained: float = 0.5
+
+
 def test_a_field_that_an_ensembles_member_gains_changes_no_hash(monkeypatch):
     """As for every other method. Members are written out with all their hyper-parameters."""
-
-    @dataclasses.dataclass(frozen=True)
-    class Longer(LGA):
-        gained: float = 0.5
 
     def made(**params):
         members = [{"name": "lga", "params": {"epochs": 3} | params}, {"name": "fct"}]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -260,3 +261,32 @@ def test_any_tree_of_stages_costs_the_sum_of_its_different_stages(tree, lost):
         second = Trainer(keeper=shelf)
         ask(second, tree)
         assert second.ledger.seconds == {name: 10.0 + int(name[1:]) for name in second.ledger.seconds}
+
+
+# The keeper in memory.
+
+
+def output(size: int) -> Output:
+    return Output({"x": torch.zeros(size, dtype=torch.uint8)})
+
+
+def test_the_memory_keeps_so_many_bytes_of_what_was_used_last():
+    memory, made = Memory(limit=100), []
+
+    def ask(name: str, size: int) -> bool:
+        return memory(name, {}, lambda: made.append(name) or output(size)).is_found
+
+    assert [ask("a", 40), ask("b", 40), ask("a", 40)] == [False, False, True]
+    assert not ask("c", 40), "b goes, for a was used since"
+    assert [ask("a", 40), ask("c", 40)] == [True, True]
+    assert not ask("b", 40)
+    assert not ask("large", 500)
+    assert ask("large", 500), "the last one stays, whatever its size"
+    assert made == ["a", "b", "c", "b", "large"]
+
+
+def test_the_memory_tells_stages_and_inputs_apart():
+    memory = Memory()
+    for stage, inputs in (("a", {"x": 1}), ("a", {"x": 2}), ("b", {"x": 1})):
+        assert not memory(stage, inputs, lambda: output(1)).is_found
+    assert memory("a", {"x": 2}, lambda: output(1)).is_found

@@ -141,7 +141,7 @@ def test_a_defense_that_writes_into_the_training_set_is_told(trainer):
 
 
 def test_no_defense_is_given_the_truth(noise, trainer):
-    asking = dataclasses.dataclass(frozen=True)(type("Asking", (Greedy,), {"needs": frozenset({"truth"})}))
+    asking: Any = dataclasses.dataclass(frozen=True)(type("Asking", (Greedy,), {"needs": frozenset({"truth"})}))
     with pytest.raises(ConfigError, match="Asking needs the truth, which no defense may be given"):
         nab.defend(asking(), noise, trainer=trainer)
 

@@ -271,32 +271,3 @@ def test_networks_by_a_function_that_cannot_be_told_apart_are_trained_again(tiny
         one, other, names = twice(tiny_trainer(architecture=Custom(function=function)), noise)
         assert names == expected
         assert same(one, other)
-
-
-# The keeper in memory.
-
-
-def output(size: int) -> Output:
-    return Output({"x": torch.zeros(size, dtype=torch.uint8)})
-
-
-def test_the_memory_keeps_so_many_bytes_of_what_was_used_last():
-    memory, made = Memory(limit=100), []
-
-    def ask(name: str, size: int) -> bool:
-        return memory(name, {}, lambda: made.append(name) or output(size)).is_found
-
-    assert [ask("a", 40), ask("b", 40), ask("a", 40)] == [False, False, True]
-    assert not ask("c", 40), "b goes, for a was used since"
-    assert [ask("a", 40), ask("c", 40)] == [True, True]
-    assert not ask("b", 40)
-    assert not ask("large", 500)
-    assert ask("large", 500), "the last one stays, whatever its size"
-    assert made == ["a", "b", "c", "b", "large"]
-
-
-def test_the_memory_tells_stages_and_inputs_apart():
-    memory = Memory()
-    for stage, inputs in (("a", {"x": 1}), ("a", {"x": 2}), ("b", {"x": 1})):
-        assert not memory(stage, inputs, lambda: output(1)).is_found
-    assert memory("a", {"x": 2}, lambda: output(1)).is_found

@@ -24,6 +24,7 @@ from nab.data import Dataset
 from nab.defenses.base import TRAINING, Defended, Defense
 from nab.defenses.deployed import Deployed, Response
 from nab.detection import STRIP
+from nab.errors import ConfigError
 from nab.detection.strip import entropy
 from nab.needs import Given
 from nab.seeding import stream
@@ -53,6 +54,9 @@ class STRIPFiltered(Deployed):
     refuses: ClassVar[bool] = True
 
     def respond(self, pixels: Tensor, *, is_full: bool = True) -> Response:
+        if pixels.shape[2:] != self.overlays.shape[2:]:
+            sizes = [" x ".join(map(str, images.shape[2:])) for images in (self.overlays, pixels)]
+            raise ConfigError(f"expected images of {sizes[0]} pixels, as the overlays are, got {sizes[1]}")
         inputs = self.predictor.normalize(pixels)
         logits = self.predictor.forward(inputs)
         if not is_full:
