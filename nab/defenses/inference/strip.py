@@ -24,8 +24,8 @@ from nab.data import Dataset
 from nab.defenses.base import TRAINING, Defended, Defense
 from nab.defenses.deployed import Deployed, Response
 from nab.detection import STRIP
-from nab.errors import ConfigError
 from nab.detection.strip import entropy
+from nab.errors import ConfigError
 from nab.needs import Given
 from nab.seeding import stream
 from nab.training import Trainer
