@@ -224,7 +224,7 @@ def _seal(trained: Trained, purpose: str, *, is_watched: bool) -> Trained:
     """The training as a method may see it: what was measured goes into the log of the monitor instead."""
     if is_watched:
         note_curve(purpose, trained.curve)
-    curve = [{name: row[name] for name in ("epoch", "loss", "lr")} for row in trained.curve]
+    curve = [{name: value for name, value in row.items() if name in ("epoch", "loss", "lr")} for row in trained.curve]
     return dataclasses.replace(trained, curve=curve, purpose=purpose)
 
 
