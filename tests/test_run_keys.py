@@ -119,7 +119,8 @@ class Recorder:
 
     def __call__(self, stage: str, inputs: Mapping[str, Any], make) -> Output:
         self.asked.append((stage, digest({"stage": stage, **inputs})))
-        self._open.append(digest({name: value for name, value in inputs.items() if name != "watched"}))
+        trained_from = {name: value for name, value in inputs["inputs"].items() if name != "watched"}
+        self._open.append(digest(inputs | {"inputs": trained_from}))
         try:
             return make()
         finally:
