@@ -77,7 +77,7 @@ def test_training_makes_patterns_that_the_classifier_answers_with_the_target():
     train_mask(mask, classifier, batches, epochs=12, density=0.1)
     before = digest(mask.state_dict())
     settings: dict[str, Any] = {"target": 2, "share": 0.3, "diversity": 0.1, "lr": 0.02, "accumulates": False}
-    train_pattern(pattern, mask, classifier, batches, epochs=25, **settings)
+    train_pattern(pattern, mask, classifier, batches, epochs=50, **settings)
     assert digest(mask.state_dict()) == before, "the mask was trained too"
     for network in (pattern, classifier.network):
         assert not network.training
@@ -206,7 +206,7 @@ def test_the_classifier_may_be_trained_before(dataset):
     stages = []
 
     def keeper(stage, inputs, make):
-        stages.append((stage, inputs["recipe"]))
+        stages.append((stage, inputs["inputs"]["recipe"]))
         return make()
 
     attack = dataclasses.replace(ATTACK, mask_epochs=1, generator_epochs=1, surrogate_epochs=3)

@@ -148,7 +148,7 @@ def test_the_surrogate_is_a_kept_network_of_as_many_epochs(noise):
     (keeper, made), recipes = counting_keeper(), []
 
     def listening(stage, inputs, make):
-        recipes.append(inputs["recipe"])
+        recipes.append(inputs["inputs"]["recipe"])
         return keeper(stage, inputs, make)
 
     one, other = (ATTACK.prepare(noise, trainer(keeper=listening), target=3) for _ in range(2))
