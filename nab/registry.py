@@ -66,7 +66,8 @@ def make_dataclass(what: str, cls: type[T], params: Mapping[str, Any]) -> T:
         if inspect.isabstract(kind) or (value is None and nested is not kind):  # a method, or None where allowed
             values[key] = value
         elif nested is not None:
-            values[key] = make_dataclass(f"{what}, {key}", nested, _as_mapping(what, key, value))
+            given = _default_of(cls, key, nested) | _as_mapping(what, key, value)
+            values[key] = make_dataclass(f"{what}, {key}", nested, given)
         else:
             try:
                 values[key] = TypeAdapter(kind).validate_python(value)
@@ -81,6 +82,12 @@ def nested_dataclass(kind: Any) -> type[Any] | None:
         if isinstance(part, type) and dataclasses.is_dataclass(part):
             return part
     return None
+
+
+def _default_of(cls: type[Any], key: str, nested: type[Any]) -> dict[str, Any]:
+    """The fields of a nested dataclass that are the default of field ``key``, which may not be its own defaults."""
+    default = next(field.default for field in dataclasses.fields(cls) if field.name == key)
+    return dataclasses.asdict(default) if isinstance(default, nested) else {}
 
 
 def _as_mapping(what: str, key: str, value: Any) -> Mapping[str, Any]:

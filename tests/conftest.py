@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import torch
 from helpers import BRIEF, TINY, FixedLogits, random_dataset
+from planned import Plan, Time
 
 from nab.attacks import BadNets, Poisoned, poison
 from nab.data import Dataset, load, stratified_index
 from nab.defenses.suspects import Supply
+from nab.experiments import Settings
 from nab.models import ResNet9
 from nab.training import Predictor, Recipe, Runtime, Trained, Trainer
 
@@ -156,3 +158,28 @@ def nab(monkeypatch, capsys, tmp_path):
         return int(stop.value.code or 0), out, err
 
     return call
+
+
+# A grid whose runs are planned, see `planned`.
+
+
+@pytest.fixture
+def time(monkeypatch) -> Time:
+    passing = Time()
+    monkeypatch.setattr("nab.experiments.grid.time", passing)
+    monkeypatch.setattr("nab.experiments.grid.wait", passing.wait)
+    return passing
+
+
+@pytest.fixture
+def plan(time) -> Callable[..., Plan]:
+    def make(seconds: float | Callable[[int], float] = 10.0, **outcomes: list[Any]) -> Plan:
+        by_seed = {int(name.removeprefix("run")): list(planned) for name, planned in outcomes.items()}
+        return Plan(time, seconds if callable(seconds) else lambda seed: seconds, by_seed)
+
+    return make
+
+
+@pytest.fixture
+def how(tmp_path) -> Settings:
+    return Settings("smoke", str(tmp_path / "results"), str(tmp_path / "stages"), None, "cpu", torch.get_num_threads())

@@ -35,6 +35,22 @@ EASY = Recipe(epochs=10, batch_size=16, lr=0.05, precision="float32").without_au
 """Enough to learn `quadrants`."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Twin:
+    """Has the fields of `Sibling`."""
+
+    rate: float = 0.5
+    size: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Sibling:
+    """Has the fields of `Twin`."""
+
+    rate: float = 0.5
+    size: int = 2
+
+
 def random_dataset(count: int = 64, size: int = 8, channels: int = 3, classes: int = 4, seed: int = 0) -> Dataset:
     """Noise images; the labels go round, so every class has its share."""
     generator = torch.Generator().manual_seed(seed)

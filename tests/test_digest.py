@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import random_dataset
+from helpers import Sibling, Twin, random_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -128,22 +128,6 @@ def test_every_part_of_a_triggered_set_matters(part):
     changed.view(-1)[1] += 1
     assert digest(Triggered(**parts)) == digest(Triggered(**parts))
     assert digest(Triggered(**(parts | {part: changed}))) != digest(Triggered(**parts))
-
-
-@dataclasses.dataclass(frozen=True)
-class Twin:
-    """Has the fields of `Sibling`."""
-
-    rate: float = 0.5
-    size: int = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Sibling:
-    """Has the fields of `Twin`."""
-
-    rate: float = 0.5
-    size: int = 2
 
 
 @given(st.floats(allow_nan=False), st.integers())

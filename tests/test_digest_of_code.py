@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib
 import sys
@@ -12,27 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import Sibling, Twin
 
 from nab.attacks import poison
 from nab.digest import NoSource, describe, digest
 from nab.methods import KINDS
 from nab.training import Recipe
-
-
-@dataclasses.dataclass(frozen=True)
-class Twin:
-    """Has the fields of `Sibling`."""
-
-    rate: float = 0.5
-    size: int = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Sibling:
-    """Has the fields of `Twin`."""
-
-    rate: float = 0.5
-    size: int = 2
 
 
 def doubled(x: int) -> int:

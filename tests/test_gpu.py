@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from nab.attacks import ATTACKS
-from nab.data import Dataset
-from nab.defenses.training.nab import StampedTraining
+from nab.data import IMAGENET, Dataset
+from nab.defenses.stamping import StampedTraining
 from nab.detection.lga import GradientAscent
 from nab.experiments import StageCache, load_profile, run
 from nab.models import ResNet9
@@ -77,7 +77,7 @@ def plain_step(count: int) -> Step:
 
 
 def stamp_step(count: int) -> Step:
-    return StampedTraining(Stamp(size=4, value=2.5), torch.arange(count) % 3 == 0, torch.device("cuda"))
+    return StampedTraining(Stamp(size=4, value=2.5), torch.arange(count) % 3 == 0, IMAGENET, torch.device("cuda"))
 
 
 def ascent_step(count: int) -> Step:

@@ -3,38 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
 import pytest
-import torch
-from planned import Plan, Time, finish, runs, states
+from planned import finish, runs, states
 
-from nab.experiments import Cell, Grid, Method, RunConfig, Settings
+from nab.experiments import Cell, Grid, Method, RunConfig
 from nab.report.progress_table import print_outcome
-
-
-@pytest.fixture
-def time(monkeypatch) -> Time:
-    passing = Time()
-    monkeypatch.setattr("nab.experiments.grid.time", passing)
-    monkeypatch.setattr("nab.experiments.grid.wait", passing.wait)
-    return passing
-
-
-@pytest.fixture
-def plan(time) -> Callable[..., Plan]:
-    def make(seconds: float | Callable[[int], float] = 10.0, **outcomes: list[Any]) -> Plan:
-        by_seed = {int(name.removeprefix("run")): list(planned) for name, planned in outcomes.items()}
-        return Plan(time, seconds if callable(seconds) else lambda seed: seconds, by_seed)
-
-    return make
-
-
-@pytest.fixture
-def how(tmp_path) -> Settings:
-    return Settings("smoke", str(tmp_path / "results"), str(tmp_path / "stages"), None, "cpu", torch.get_num_threads())
 
 
 def test_runs_start_in_their_order_and_no_more_than_there_are_jobs(plan, how):

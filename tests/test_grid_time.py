@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
-from planned import Plan, Time, finish, runs, states
+from planned import finish, runs, states
 
 from nab.cli.grid import parse_duration
 from nab.errors import ConfigError
-from nab.experiments import Cell, Grid, RunConfig, Settings
+from nab.experiments import Cell, Grid, RunConfig
 
 SMALL: dict[str, Any] = {"dataset": {"name": "digits", "params": {"train_size": 100}}}
 """The run on a part of the digits, of which others say nothing."""
-
-
-@pytest.fixture
-def time(monkeypatch) -> Time:
-    passing = Time()
-    monkeypatch.setattr("nab.experiments.grid.time", passing)
-    monkeypatch.setattr("nab.experiments.grid.wait", passing.wait)
-    return passing
-
-
-@pytest.fixture
-def plan(time) -> Callable[..., Plan]:
-    def make(seconds: float | Callable[[int], float] = 10.0, **outcomes: list[Any]) -> Plan:
-        by_seed = {int(name.removeprefix("run")): list(planned) for name, planned in outcomes.items()}
-        return Plan(time, seconds if callable(seconds) else lambda seed: seconds, by_seed)
-
-    return make
-
-
-@pytest.fixture
-def how(tmp_path) -> Settings:
-    return Settings("smoke", str(tmp_path / "results"), str(tmp_path / "stages"), None, "cpu", torch.get_num_threads())
 
 
 def test_nothing_starts_that_cannot_finish_in_time(plan, how, time):

@@ -27,7 +27,7 @@ ALLOWED = {
     "digest": set(),
     "data": BASE,
     "models": BASE,
-    "stamp": BASE,
+    "stamp": BASE | {"data"},
     "training": BASE | {"data", "models"},
     "needs": BASE | {"data", "models", "training"},
     "attacks": CORE - {"needs"},

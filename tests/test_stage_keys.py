@@ -12,10 +12,10 @@ import torch
 from helpers import BRIEF, TINY, counting_keeper, random_dataset
 
 from nab.attacks import Triggered
-from nab.data import Normalization
+from nab.data import IMAGENET, Normalization
 from nab.defenses import Plain, Stamped
+from nab.defenses.stamping import StampedTraining
 from nab.defenses.suspects import Supply
-from nab.defenses.training.nab import StampedTraining
 from nab.detection import LGA, find_scores
 from nab.digest import digest
 from nab.experiments import StageCache, make_config, runner
@@ -85,7 +85,7 @@ def judging(test=DATA, seed: int = 0, shift: int = 0, attack: str = "badnets") -
 
 
 def stamping(mask=MASK, **stamp: Any) -> StampedTraining:
-    return StampedTraining(Stamp(**stamp), mask, torch.device("cpu"))
+    return StampedTraining(Stamp(**stamp), mask, IMAGENET, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("part", TRAINERS)

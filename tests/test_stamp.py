@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nab.data import Normalization
+from nab.data import IMAGENET, Normalization
 from nab.errors import ConfigError
 from nab.stamp import CORNERS, Stamp
 
@@ -83,3 +83,25 @@ def test_a_stamp_larger_than_half_an_image_is_refused():
 def test_a_stamp_that_cannot_be_is_refused(wrong, told):
     with pytest.raises(ConfigError, match=told):
         Stamp(**wrong)
+
+
+# A value in pixel space.
+
+
+def test_a_pixel_s_value_is_normalized_channel_by_channel():
+    images = torch.zeros(2, 3, 8, 8)
+    stamped = Stamp(size=1, value=1.0, space="pixel").on(IMAGENET)(images)
+    white = [(1 - mean) / std for mean, std in zip(IMAGENET.mean, IMAGENET.std, strict=True)]
+    assert stamped[0, :, 0, 0].tolist() == pytest.approx(white)
+    assert int((stamped != 0).sum()) == 2 * 3
+    assert not images.any()
+
+
+def test_a_pixel_s_value_needs_the_normalization():
+    with pytest.raises(ConfigError, match="needs the images' normalization"):
+        Stamp(space="pixel").apply(torch.zeros(1, 3, 8, 8))
+
+
+def test_an_unknown_space_is_refused():
+    with pytest.raises(ConfigError, match="stamp space to be one of normalized, pixel, got 'linear'"):
+        Stamp(space="linear")

@@ -17,7 +17,6 @@ from nab.cli.options import (
     method_options,
     parse_settings,
 )
-from nab.errors import ConfigError
 
 
 @method_options
@@ -68,8 +67,6 @@ def run(
     }
     chosen = experiments.load_profile(profile)
     config = chosen.config(**(overrides | parse_settings(settings or [])))
-    if save is not None:
-        _check_place(save)
     keep_freed_memory()
     result = experiments.run(
         config,
@@ -87,17 +84,3 @@ def run(
     from nab.report.terminal import print_results
 
     print_results([result])
-
-
-def _check_place(save: Path) -> None:
-    """Find out before the training whether there can be such a file."""
-    import tempfile
-
-    from nab.paths import local
-
-    file = local(save, "--save")
-    if file.is_dir():
-        raise ConfigError(f"expected a file for --save, got the folder {save}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}-"):
-        pass

@@ -12,7 +12,7 @@ from nab.defenses.suspects import Supply, defend, find_suspects, known_suspects
 from nab.defenses.training.abl import ABL
 from nab.defenses.training.nab import NAB, DefendedDataset, Stamped
 from nab.defenses.training.none import Audit, NoDefense
-from nab.defenses.training.pdb import PDB, Patch, Patched
+from nab.defenses.training.pdb import PDB, Patched
 from nab.defenses.training.suspects import DropSuspects, RelabelSuspects
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "FineTune",
     "Guard",
     "NoDefense",
-    "Patch",
     "Patched",
     "Plain",
     "RelabelSuspects",

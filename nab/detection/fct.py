@@ -76,16 +76,12 @@ class FCT(Detector):
 
     def recipe(self, base: Recipe) -> Recipe:
         """How the detector's network is trained, over both parts; precision as in ``base``."""
-        return dataclasses.replace(
-            base.without_augmentation(),
+        return base.without_augmentation().plain_sgd(
             epochs=self.epochs + self.separation_epochs,
             batch_size=self.batch_size,
-            optimizer="sgd",
             lr=self.lr,
             momentum=self.momentum,
-            nesterov=False,
             weight_decay=self.weight_decay,
-            label_smoothing=0.0,
             schedule="cosine",
             cosine_extra_epochs=self.cosine_extra_epochs,
         )

@@ -99,16 +99,12 @@ class LGA(Detector):
 
     def recipe(self, base: Recipe) -> Recipe:
         """How the detector's network is trained; precision as in ``base``."""
-        return dataclasses.replace(
-            base.without_augmentation(),
+        return base.without_augmentation().plain_sgd(
             epochs=self.epochs,
             batch_size=self.batch_size,
-            optimizer="sgd",
             lr=self.lr,
             momentum=self.momentum,
-            nesterov=False,
             weight_decay=self.weight_decay,
-            label_smoothing=0.0,
             schedule="cosine",
             cosine_extra_epochs=self.cosine_extra_epochs,
         )

@@ -35,7 +35,7 @@ class SecondLikely(Labeler):
     needs: ClassVar[frozenset[str]] = frozenset({"attacked model"})
 
     def label(self, dataset: Dataset, trainer: Trainer, given: Given) -> Tensor:
-        change = None if self.stamp is None else self.stamp.apply
+        change = None if self.stamp is None else self.stamp.on(dataset.normalization)
         logits = given.require_attacked().predictor.logits(dataset.images, change)
         return second_likely(logits.cpu(), dataset.labels)
 

@@ -46,16 +46,12 @@ class VD(Labeler):
 
     def recipe(self, base: Recipe) -> Recipe:
         """How the labeler's network is trained; augmentation and precision are those of ``base``."""
-        return dataclasses.replace(
-            base,
+        return base.plain_sgd(
             epochs=self.epochs,
             batch_size=self.batch_size,
-            optimizer="sgd",
             lr=self.lr,
-            nesterov=False,
             momentum=0.9,
             weight_decay=1e-4,
-            label_smoothing=0.0,
             schedule=self.schedule,
             milestones=tuple(self.milestones),
             step_factor=0.1,
@@ -63,4 +59,5 @@ class VD(Labeler):
 
     def label(self, dataset: Dataset, trainer: Trainer, given: Given) -> Tensor:
         trained = trainer.train(given.require_verified(), "pseudo labels (vd)", recipe=self.recipe(trainer.recipe))
-        return trained.predictor.predict(dataset.images, None if self.stamp is None else self.stamp.apply)
+        change = None if self.stamp is None else self.stamp.on(dataset.normalization)
+        return trained.predictor.predict(dataset.images, change)

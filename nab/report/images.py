@@ -23,7 +23,7 @@ View = Callable[[Tensor], Tensor]
 
 def stamped_pixels(images: Tensor, stamp: Stamp, normalization: Normalization) -> Tensor:
     """The images (uint8, N x C x H x W) as NAB's network sees them, back in pixels."""
-    return normalization.undo(stamp.apply(normalization.apply(images)))
+    return normalization.undo(stamp.on(normalization)(normalization.apply(images)))
 
 
 def draw(axes: Axes, image: Tensor) -> None:

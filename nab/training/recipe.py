@@ -113,6 +113,15 @@ class Recipe:
         }
         return dataclasses.replace(self, **defaults)
 
+    def plain_sgd(self, **numbers: Any) -> Recipe:
+        """The same augmentation and precision, trained by SGD without Nesterov and with hard labels.
+
+        Args:
+            numbers: fields of the recipe; at least those that say how long and how fast to train.
+        """
+        plain: dict[str, Any] = {"optimizer": "sgd", "nesterov": False, "label_smoothing": 0.0}
+        return dataclasses.replace(self, **(plain | numbers))
+
     def without_augmentation(self) -> Recipe:
         """The same recipe on the images as they are."""
         return dataclasses.replace(self, crop_padding=0, flip=False, cutout=0)

@@ -46,16 +46,12 @@ class FineTune(Defense):
 
     def recipe(self, base: Recipe) -> Recipe:
         """How the network is trained on; augmentation and precision as in ``base``."""
-        return dataclasses.replace(
-            base,
+        return base.plain_sgd(
             epochs=self.epochs,
             batch_size=self.batch_size,
-            optimizer="sgd",
             lr=self.lr,
             momentum=self.momentum,
-            nesterov=False,
             weight_decay=self.weight_decay,
-            label_smoothing=0.0,
             schedule="cosine",
             cosine_extra_epochs=0,
         )

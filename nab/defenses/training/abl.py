@@ -119,16 +119,13 @@ class ABL(Defense):
         return self._recipe(base.without_augmentation(), self.unlearning_epochs, self.unlearning_lr)
 
     def _recipe(self, base: Recipe, epochs: int, lr: float) -> Recipe:
-        return dataclasses.replace(
-            base,
+        return base.plain_sgd(
             epochs=epochs,
             batch_size=self.batch_size,
-            optimizer="sgd",
             lr=lr,
             momentum=self.momentum,
             nesterov=self.momentum > 0,
             weight_decay=self.weight_decay,
-            label_smoothing=0.0,
             schedule="constant",
         )
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,11 @@ from nab.data import IDENTITY, Dataset, Normalization
 from nab.defenses.base import TRAINING, Defended, Defense
 from nab.defenses.deployed import Deployed, Response
 from nab.defenses.guard import Guard
+from nab.defenses.stamping import StampedTraining
 from nab.errors import ConfigError
 from nab.needs import Given, Suspicion
 from nab.stamp import Stamp
-from nab.training import Batch, CrossEntropy, Predictor, Runtime, Trainer
+from nab.training import Predictor, Runtime, Trainer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,36 +42,11 @@ class Stamped(Deployed):
 
     def respond(self, pixels: Tensor, *, is_full: bool = True) -> Response:
         inputs = self.predictor.normalize(pixels)
-        logits = self.predictor.forward(self.stamp.apply(inputs))
+        logits = self.predictor.forward(self.stamp.on(self.predictor.normalization)(inputs))
         if not is_full:
             return Response(logits)
         bare = self.predictor.forward(inputs)
         return Response(logits, is_refused=logits.argmax(1) != bare.argmax(1), variants={"unstamped": bare})
-
-
-class StampedTraining(CrossEntropy):
-    """Plain training with the stamp on chosen samples, written after all augmentation.
-
-    Args:
-        stamp: what is written where.
-        is_stamped: bool, N, on the CPU; who gets it.
-        device: where the training runs.
-        label_smoothing: see `CrossEntropy`.
-    """
-
-    is_static: ClassVar[bool] = True
-
-    def __init__(self, stamp: Stamp, is_stamped: Tensor, device: torch.device, label_smoothing: float = 0.0) -> None:
-        super().__init__(label_smoothing)
-        self._stamp, self._told = stamp, is_stamped
-        self._is_stamped = is_stamped.to(device)
-
-    @property
-    def inputs(self) -> Mapping[str, Any] | None:
-        return {"label_smoothing": self.label_smoothing, "stamp": self._stamp, "is_stamped": self._told}
-
-    def images(self, batch: Batch) -> Tensor:
-        return self._stamp.apply(batch.images, self._is_stamped[batch.positions])
 
 
 class DefendedDataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
@@ -85,7 +61,7 @@ class DefendedDataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
         self, dataset: Dataset, suspicion: Suspicion, defense: NAB, transform: Callable[[Tensor], Tensor]
     ) -> None:
         self._images = dataset.images
-        self._stamp = defense.stamp
+        self._stamp = defense.stamp.on(dataset.normalization)
         self._transform = transform
         self.labels = suspicion.relabeled(dataset).labels
         self.is_stamped = defense.stamped_samples(dataset, suspicion)
@@ -97,7 +73,7 @@ class DefendedDataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
         """Image (float, C x H x W, as ``transform`` made it, with the stamp where it belongs) and label."""
         image = self._transform(self._images[index])
         if self.is_stamped[index]:
-            image = self._stamp.apply(image[None])[0]
+            image = self._stamp(image[None])[0]
         return image, int(self.labels[index])
 
 
@@ -131,7 +107,8 @@ class NAB(Defense):
     def defend(self, dataset: Dataset, trainer: Trainer, given: Given) -> Defended:
         assert given.suspicion is not None
         is_stamped = self.stamped_samples(dataset, given.suspicion)
-        step = StampedTraining(self.stamp, is_stamped, trainer.device, trainer.recipe.label_smoothing)
+        smoothing = trainer.recipe.label_smoothing
+        step = StampedTraining(self.stamp, is_stamped, dataset.normalization, trainer.device, smoothing)
         watch = functools.partial(Stamped, stamp=self.stamp)
         trained = trainer.train(given.suspicion.relabeled(dataset), f"{TRAINING} (nab)", step=step, watch=watch)
         return Defended(Stamped(trained.predictor, self.stamp), {TRAINING: trained}, is_stamped=is_stamped)

@@ -20,59 +20,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from nab.checks import check_positive
-from nab.data import Dataset, Normalization
+from nab.data import Dataset
 from nab.defenses.base import TRAINING, Defended, Defense
 from nab.defenses.deployed import Deployed, Response
+from nab.defenses.stamping import StampedTraining
 from nab.needs import Given
 from nab.stamp import Stamp
-from nab.training import Batch, CrossEntropy, Trainer
+from nab.training import Trainer
 
-
-@dataclasses.dataclass(frozen=True)
-class Patch:
-    """A square of one brightness in a corner.
-
-    Attributes:
-        size: side in pixels, at most half of the image.
-        corner: which corner it fills; see `nab.stamp.CORNERS`.
-        value: what is written, in all channels, where 0 is black and 1 is white. At 2 no image of 8 bits can hold it,
-            so neither the attacker nor chance can write it.
-    """
-
-    size: int = 7
-    corner: str = "upper-left"
-    value: float = 2.0
-
-    def __post_init__(self) -> None:
-        Stamp(self.size, self.corner, self.value)  # its checks
-
-    def check(self, images: Tensor) -> None:
-        """Raise ``ConfigError`` if the patch is larger than half of the images (N x C x H x W)."""
-        Stamp(self.size, self.corner).check(images)
-
-    def apply(self, images: Tensor, normalization: Normalization, where: Tensor | None = None) -> Tensor:
-        """The images with the patch; the argument is left as it was.
-
-        Args:
-            images: float, N x C x H x W, normalized.
-            normalization: what they went through.
-            where: bool, N; patches only these. All by default.
-
-        Raises:
-            ConfigError: the patch is larger than half an image.
-        """
-        blank = images.new_zeros(1, 1, *images.shape[2:])
-        is_patch = Stamp(self.size, self.corner, value=1.0).apply(blank) > 0
-        if where is not None:
-            is_patch = is_patch & where[:, None, None, None]
-        return torch.where(is_patch, normalization.level(self.value, images.shape[1], images.device), images)
+PATCH = Stamp(size=7, value=2.0, space="pixel")
+"""The source's: 7 x 7 pixels, twice as bright as white."""
 
 
 def shift_labels(labels: Tensor, num_classes: int) -> Tensor:
@@ -95,48 +58,15 @@ class Patched(Deployed):
         patch: the one that the network was trained with.
     """
 
-    patch: Patch = Patch()
+    patch: Stamp = PATCH
 
     summary: ClassVar[str] = "the patch on every image, the answers shifted back"
 
     def respond(self, pixels: Tensor, *, is_full: bool = True) -> Response:
         inputs = self.predictor.normalize(pixels)
-        patched = self.patch.apply(inputs, self.predictor.normalization)
+        patched = self.patch.on(self.predictor.normalization)(inputs)
         logits = unshift_logits(self.predictor.forward(patched))
         return Response(logits, variants={"unpatched": self.predictor.forward(inputs)} if is_full else {})
-
-
-class PatchedTraining(CrossEntropy):
-    """Plain training with the patch on chosen samples, written after all augmentation.
-
-    Args:
-        patch: what is written where.
-        normalization: of the images.
-        is_defensive: bool, N, on the CPU; who gets it.
-        device: where the training runs.
-        label_smoothing: see `CrossEntropy`.
-    """
-
-    is_static: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        patch: Patch,
-        normalization: Normalization,
-        is_defensive: Tensor,
-        device: torch.device,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        super().__init__(label_smoothing)
-        self._patch, self._normalization, self._told = patch, normalization, is_defensive
-        self._is_defensive = is_defensive.to(device)
-
-    @property
-    def inputs(self) -> Mapping[str, Any] | None:
-        return {"label_smoothing": self.label_smoothing, "patch": self._patch, "is_defensive": self._told}
-
-    def images(self, batch: Batch) -> Tensor:
-        return self._patch.apply(batch.images, self._normalization, self._is_defensive[batch.positions])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +81,7 @@ class PDB(Defense):
             random order.
     """
 
-    patch: Patch = Patch()
+    patch: Stamp = PATCH
     repeats: int = 5
 
     summary: ClassVar[str] = "plant a stronger backdoor with verified images; patch every input, undo its label"
@@ -178,9 +108,8 @@ class PDB(Defense):
     def defend(self, dataset: Dataset, trainer: Trainer, given: Given) -> Defended:
         assert given.verified is not None
         both, is_defensive = self.mixed(dataset, given.verified)
-        step = PatchedTraining(
-            self.patch, dataset.normalization, is_defensive, trainer.device, trainer.recipe.label_smoothing
-        )
+        smoothing = trainer.recipe.label_smoothing
+        step = StampedTraining(self.patch, is_defensive, dataset.normalization, trainer.device, smoothing)
         watch = functools.partial(Patched, patch=self.patch)
         trained = trainer.train(both, f"{TRAINING} (pdb)", step=step, watch=watch)
         return Defended(Patched(trained.predictor, self.patch), {TRAINING: trained})
