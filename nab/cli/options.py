@@ -30,7 +30,7 @@ _POWER_OF_TEN = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 def method_options(command: Command) -> Command:
-    """Give a command, in place of its ``**methods``, one option for every kind of method in `nab.methods.KINDS`."""
+    """The command, whose ``**methods`` become one option for every kind of method in `nab.methods.KINDS`."""
     first, *others, _ = inspect.signature(command, eval_str=True).parameters.values()
     kinds = [
         inspect.Parameter(
