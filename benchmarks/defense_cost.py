@@ -20,7 +20,8 @@ from common import DATA, MODEL, epoch_seconds, images_of, keep, parse, parser, s
 from torch import Tensor
 
 from nab.data import Dataset
-from nab.defenses.training.nab import NAB, StampedTraining
+from nab.defenses.stamping import StampedTraining
+from nab.defenses.training.nab import NAB
 from nab.detection import select_suspects
 from nab.needs import Suspicion
 from nab.training import Batch, Recipe, Step
@@ -36,7 +37,8 @@ def prepare(
     start = time.perf_counter()
     defense = NAB()
     suspicion = Suspicion(scores, select_suspects(scores, DETECTION_RATE), pseudo_labels)
-    step = StampedTraining(defense.stamp, defense.stamped_samples(dataset, suspicion), device)
+    stamped = defense.stamped_samples(dataset, suspicion)
+    step = StampedTraining(defense.stamp, stamped, dataset.normalization, device)
     return suspicion.relabeled(dataset), step, time.perf_counter() - start
 
 

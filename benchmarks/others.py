@@ -33,7 +33,8 @@ from torch import Tensor
 from nab.attacks import BadNets, Poisoned, Triggered, poison, trigger_all
 from nab.data import Dataset, load, take
 from nab.defenses import find_suspects
-from nab.defenses.training.nab import NAB, Stamped, StampedTraining
+from nab.defenses.stamping import StampedTraining
+from nab.defenses.training.nab import NAB, Stamped
 from nab.detection import OracleDetector
 from nab.evaluation import evaluate
 from nab.needs import Suspicion
@@ -114,7 +115,8 @@ def merge(sides: dict[str, dict[str, Any]], name: str, found: dict[str, Any]) ->
 
 def run_ours(case: Case, trainer: Trainer) -> dict[str, Any]:
     dataset, stamp = case.poisoned.dataset, NAB().stamp
-    step = StampedTraining(stamp, NAB().stamped_samples(dataset, case.suspicion), trainer.device)
+    stamped = NAB().stamped_samples(dataset, case.suspicion)
+    step = StampedTraining(stamp, stamped, dataset.normalization, trainer.device)
     trained, seconds = timed_training(case.suspicion.relabeled(dataset), trainer, step)
     metrics = evaluate(Stamped(trained.predictor, stamp), case.test, case.triggered)
     chosen = {name: metrics[name] for name in ("clean_accuracy", "attack_success_rate")}

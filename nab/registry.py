@@ -66,7 +66,7 @@ def make_dataclass(what: str, cls: type[T], params: Mapping[str, Any]) -> T:
         if inspect.isabstract(kind) or (value is None and nested is not kind):  # a method, or None where allowed
             values[key] = value
         elif nested is not None:
-            given = _default_of(cls, key, nested) | _as_mapping(what, key, value)
+            given = {**_default_of(cls, key, nested), **_as_mapping(what, key, value)}
             values[key] = make_dataclass(f"{what}, {key}", nested, given)
         else:
             try:

@@ -120,7 +120,7 @@ class Recorder:
     def __call__(self, stage: str, inputs: Mapping[str, Any], make) -> Output:
         self.asked.append((stage, digest({"stage": stage, **inputs})))
         trained_from = {name: value for name, value in inputs["inputs"].items() if name != "watched"}
-        self._open.append(digest(inputs | {"inputs": trained_from}))
+        self._open.append(digest({**inputs, "inputs": trained_from}))
         try:
             return make()
         finally:
