@@ -237,3 +237,12 @@ def test_sentences_are_broken_into_lines_and_names_are_not() -> None:
     style = html.split("</style>")[0]
     assert "row0_col1 {\n  white-space: normal;" in style
     assert "row0_col0" not in style
+
+
+def test_figures_stay_in_one_line() -> None:
+    table = pd.DataFrame({"attack": ["badnets"], "ACC": ["84.3 ± 0.1"], "seeds": [3], "pair": ["84.3 / 2.1"]})
+    style = tables.show(table).to_html().split("</style>")[0]
+    for column in (1, 2, 3):
+        assert f"row0_col{column}" in style
+    assert "white-space: nowrap;" in style
+    assert "row0_col0" not in style

@@ -133,7 +133,7 @@ def test_the_dials_show_each_oracle_alone() -> None:
     dials = [(1.0, 1.0), (0.5, 1.0), (1.0, 0.5), (0.5, 0.5)]
     runs = [
         run_with(
-            {"clean_accuracy": 80.0, "attack_success_rate": 10.0 * place},
+            {"clean_accuracy": 80.0, "attack_success_rate": 10.0 * place, "robust_accuracy": 70.0},
             defense="nab",
             detector="oracle",
             labeler="oracle",

@@ -21,7 +21,7 @@ def test_record_tables_have_a_row_per_run_or_group() -> None:
     assert len(records.provenance_table(runs)) == 4
     cost = records.cost_table(runs)
     assert cost["total"].tolist() == ["10 ± 0", "10 ± 0"]
-    assert sorted(cost[["defense", "detector", "epochs"]].values.tolist()) == [["nab", "lga", 30], ["none", "", 30]]
+    assert sorted(cost[["defense", "epochs"]].values.tolist()) == [["nab (lga + vd)", 30], ["none", 30]]
     assert records.version_table(runs)["runs"].tolist() == [4]
 
 
@@ -52,7 +52,7 @@ def test_stages_are_added_up_to_the_parts_of_a_run() -> None:
         "evaluation": "1000",
         "total": "1853",
     }
-    assert row["defense"] == "nab"
+    assert row["defense"] == "nab (lga + vd)"
 
 
 def test_what_an_earlier_version_made_is_said_to_be() -> None:

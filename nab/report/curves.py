@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from nab.experiments import RunResult
-from nab.report.style import CLEAN, NEUTRAL, POISONED, STAMPED
+from nab.report.style import CLEAN, METRIC_COLORS, NEUTRAL, POISONED
 from nab.report.tables import title
 
 
@@ -47,14 +47,13 @@ def dynamics_figure(runs: Sequence[RunResult]) -> Figure:
     Dotted lines are other ways to use the same network, such as NAB's without its stamp.
     """
     figure, grid = plt.subplots(1, len(runs), figsize=(4.6 * len(runs), 3.4), sharey=True, squeeze=False)
-    colors = {"clean_accuracy": CLEAN, "attack_success_rate": POISONED, "robust_accuracy": STAMPED}
     for ax, run in zip(grid[0], runs, strict=True):
         curve = pd.DataFrame(run.curve)
         for name in curve:
-            base = next((base for base in list(colors)[:2] if str(name).startswith(f"{base}_")), str(name))
-            if base in colors:
+            base = next((base for base in list(METRIC_COLORS)[:2] if str(name).startswith(f"{base}_")), str(name))
+            if base in METRIC_COLORS:
                 style = "-" if base == name else ":"
-                ax.plot(curve["epoch"], curve[name], style, color=colors[base], label=title(str(name)))
+                ax.plot(curve["epoch"], curve[name], style, color=METRIC_COLORS[base], label=title(str(name)))
         ax.set(title=f"defense: {run.method('defense')}", xlabel="epoch", ylim=(-3, 103))
     grid[0, 0].set_ylabel("percent")
     grid[0, -1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from nab.experiments import RunResult
 from nab.methods import KINDS
 from nab.needs import NEEDS
-from nab.report.style import CLEAN, POISONED
+from nab.report.style import METRIC_COLORS
 from nab.report.tables import TITLES, frame, mean_and_deviation, reference, summarize
 
 QUALITY = ("suspect_share", "detection_precision", "detection_recall", "detection_auroc")
@@ -144,7 +144,7 @@ def _in_order(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def dial_figure(runs: Iterable[RunResult]) -> Figure | None:
-    """F5, the two dials: ACC and ASR of NAB against how often an oracle's suspects, or its labels, are right.
+    """F5, the two dials: ACC, ASR and RA of NAB against how often an oracle's suspects, or its labels, are right.
 
     Left, the labels are all true; right, the suspects are all poisoned. A mark per run, a line through the means.
     Returns None if there are no such runs.
@@ -168,7 +168,7 @@ def dial_figure(runs: Iterable[RunResult]) -> Figure | None:
 
 
 def _draw_dial(axes: Axes, table: pd.DataFrame, dial: str) -> None:
-    for name, color in (("clean_accuracy", CLEAN), ("attack_success_rate", POISONED)):
+    for name, color in METRIC_COLORS.items():
         means = table.groupby(dial)[name].mean()
         axes.plot(table[dial], table[name], "o", color=color, alpha=0.5, markersize=4)
         axes.plot(means.index, means, color=color, label=TITLES[name])

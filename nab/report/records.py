@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from nab.experiments import RunResult
-from nab.report.tables import mean_and_deviation
+from nab.report.tables import defense_name, mean_and_deviation
 
 PARTS = {
     "attack": "attack",
@@ -87,10 +87,9 @@ def common(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 def cost_table(runs: Iterable[RunResult]) -> pd.DataFrame:
     """T7: seconds per part of a run, mean and deviation over attacks and seeds, of runs that do the same work."""
     groups: dict[tuple[Any, ...], list[dict[str, float]]] = {}
-    names = ("profile", "defense", "detector", "labeler", "epochs")
+    names = ("profile", "defense", "epochs")
     for run in runs:
-        methods = [run.method(kind) for kind in ("defense", "detector", "labeler")]
-        groups.setdefault((run.profile, *methods, run.params("recipe")["epochs"]), []).append(_parts(run))
+        groups.setdefault((run.profile, defense_name(run), run.params("recipe")["epochs"]), []).append(_parts(run))
     rows = [
         dict(zip(names, group_of, strict=True))
         | {part: mean_and_deviation([cost[part] for cost in group if part in cost], 0) for part in COLUMNS}

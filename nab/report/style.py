@@ -11,6 +11,9 @@ CLEAN, POISONED, STAMPED, NEUTRAL = "#2f6db5", "#c8402f", "#2e8b57", "#8a8f98"
 """What belongs to clean data, to the attacker, to the defender, and to nobody; distinct for color-blind readers
 too."""
 
+METRIC_COLORS = {"clean_accuracy": CLEAN, "attack_success_rate": POISONED, "robust_accuracy": STAMPED}
+"""Metrics that are drawn together."""
+
 
 def use_style() -> None:
     """Set matplotlib up. The ground is opaque white: on a dark page a figure is a card, and its text stays readable."""

@@ -43,7 +43,7 @@ ENDINGS = {"after_refusal": "after refusal", "unstamped": "no stamp"}
 """Headings of the other ways to use a network, and of what is left after refusal; a way without one is its own."""
 
 LONGEST_LABEL = 32
-"""Characters of a name or figure, which stays in one line; what is longer is a sentence."""
+"""Characters of a name or figure, which is a label; what is longer is a sentence."""
 
 ORDER = {"none": 0, "nab": 1}
 """Defenses in tables: the undefended network first, then NAB, then the others by name."""
@@ -210,11 +210,16 @@ def reference() -> dict[str, Any]:
 
 
 def show(table: pd.DataFrame) -> Any:
-    """A table as a notebook displays it: no row numbers, no columns in which nothing stands, and sentences in lines."""
+    """A table as a notebook displays it: no row numbers, no columns in which nothing stands, every figure in one line,
+    and sentences in several."""
     texts = {column: table[column].astype(str) for column in table}
     table = table.loc[:, [bool((text != "").any()) for text in texts.values()]]
     sentences = [column for column in table if texts[column].str.len().max() > LONGEST_LABEL]
     # Its own id is random; one that follows from the content leaves a notebook that is built again as it was.
     uuid = hashlib.blake2b(table.to_csv().encode(), digest_size=4).hexdigest()
     shown = table.style.set_uuid(uuid).hide(axis="index").set_table_attributes('class="dataframe table nab-table"')
-    return shown.set_properties(subset=sentences, **{"white-space": "normal"}) if sentences else shown
+    figures = [column for column in table if not texts[column].str.contains(r"[^\W\d_]").any()]
+    for columns, lines in ((sentences, "normal"), (figures, "nowrap")):
+        if columns:
+            shown = shown.set_properties(subset=columns, **{"white-space": lines})
+    return shown
