@@ -144,7 +144,7 @@ def test_each_of_the_twelve_wrong_inputs_has_its_line(nab, tmp_path, monkeypatch
         (["rum"], ["rum"]),
         (["show", "nowhere"], ["nowhere does not exist", "nab run"]),
         (["show", "."], ["no results", "nab run"]),
-        (["run", "--save", "."], ["a file for --save", "folder ."]),
+        (["run", "--save", "."], ["cannot be written to", "it is a folder", "name a file"]),
         # Names that no method of the run needs, and keys that no method has.
         (["run", "--detector", "nosuch"], ["unknown detector 'nosuch'"]),
         (["run", "--encoder", "nosuch"], ["unknown encoder 'nosuch'"]),

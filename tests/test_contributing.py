@@ -59,8 +59,9 @@ def test_an_attack_and_a_defense_are_a_file_a_line_and_a_test_each(tmp_path: Pat
     ]
     assert [path for path, _ in LINES] == ["nab/attacks/__init__.py", "nab/defenses/__init__.py"]
     shutil.copytree(ROOT / "nab", tmp_path / "nab", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("conftest.py", "helpers.py"):
-        shutil.copy(ROOT / "tests" / name, tmp_path / name)
+    for file in (ROOT / "tests").glob("*.py"):
+        if not file.name.startswith("test_"):
+            shutil.copy(file, tmp_path)
     for path, code in FILES.items():
         target = tmp_path / path.removeprefix("tests/")
         assert not target.exists(), f"{path} is in the library: take another example"

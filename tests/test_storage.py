@@ -64,7 +64,8 @@ def test_the_header_says_what_is_in_the_file(stamped, tmp_path):
     assert predictor["architecture"] == {"name": "resnet9", "params": {"width": 4}}
     assert predictor["classes"] == ["a", "b", "c", "d"]
     assert predictor["normalization"]["std"] == [0.2, 0.2, 0.25]
-    assert header["fields"]["stamp"] == {"values": {"size": 3, "corner": "lower-left", "value": 1.5}}
+    stamp = {"size": 3, "corner": "lower-left", "value": 1.5, "space": "normalized"}
+    assert header["fields"]["stamp"] == {"values": stamp}
 
 
 def test_a_network_of_ones_own_is_handed_over_when_it_is_loaded(noise, tmp_path):

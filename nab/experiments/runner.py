@@ -117,7 +117,7 @@ def _checked_file(save: str | Path) -> Path:
     try:
         try_writing(path)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written to ({error.strerror})") from None
+        raise ConfigError(f"{path} cannot be written to ({error.strerror}); name a file in a folder of yours") from None
     return path
 
 
