@@ -197,7 +197,9 @@ def test_a_device_and_a_dtype_are_known_by_name():
     assert describe([torch.device("cpu"), torch.bfloat16]) == ["cpu", "torch.bfloat16"]
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", 1j, len, torch.nn.Linear(1, 1)], ids=repr)
+@pytest.mark.parametrize(
+    "value", [object(), {1, 2}, b"bytes", 1j, len, torch.nn.Linear(1, 1)], ids=lambda v: type(v).__name__
+)
 def test_what_cannot_be_told_apart_is_refused_however_deep_it_lies(value):
     for wrapped in (value, [value], {"a": {"b": value}}):
         with pytest.raises(TypeError, match=f"got {type(value).__name__}"):
