@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -204,3 +206,20 @@ def source_of(dataset: Dataset, recipe: Recipe = TINY, seed: int = 0) -> Batches
 def weights(trained: Trained) -> torch.Tensor:
     """All parameters of a trained network, one after the other."""
     return torch.cat([p.detach().flatten() for p in trained.predictor.network.parameters()])
+
+
+def wait_until(is_so: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def alive(group: int, *, column: int = 2) -> int:
+    """How many processes of a group still run, or with column 3 of a session; one that nobody buried does not."""
+    count = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            columns = stat.read_text().rpartition(")")[2].split()  # state, parent, group, session
+            count += int(columns[column]) == group and columns[0] not in "ZX"
+    return count

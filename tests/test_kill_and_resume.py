@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from helpers import NAB
+from helpers import NAB, alive, wait_until
 
 from nab.experiments import RunResult, load_profile, read_results
 
@@ -125,16 +125,6 @@ class Nursery:
         self._process.wait()
 
 
-def alive(group: int, *, column: int = 2) -> int:
-    """How many processes of a group still run, or with column 3 of a session; one that nobody buried does not."""
-    count = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            columns = stat.read_text().rpartition(")")[2].split()  # state, parent, group, session
-            count += int(columns[column]) == group and columns[0] not in "ZX"
-    return count
-
-
 @pytest.fixture
 def nursery(profile, tmp_path) -> Iterator[Nursery]:
     made = Nursery(profile, tmp_path / "errors")
@@ -233,13 +223,6 @@ def test_a_grid_that_is_ended_leaves_no_process_loses_nothing_and_can_go_on(
     assert done.stdout == f"4 runs: 4 of 4 done; {len(finished)} of them were done before\n"
     assert {path: path.read_bytes() for path in finished} == finished
     assert len(read_results(results)) == 4
-
-
-def wait_until(is_so: Callable[[], object], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
 
 
 def test_a_worker_elsewhere_ends_soon_after_its_parent(tmp_path):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from helpers import NAB, alive, wait_until
 
 from nab.errors import ConfigError
 from nab.experiments import Cell, Grid, RunConfig, Settings, make_executor, read_results
@@ -20,6 +24,18 @@ TINY: dict[str, Any] = {
     "monitor_size": 20,
     "recipe": {"name": "paper", "params": {"epochs": 1}},
 }
+
+MANY = {
+    "summary": "twenty tiny runs",
+    "run": {
+        "dataset": {"name": "digits", "train_size": 100},
+        "model": {"name": "resnet9", "width": 4},
+        "monitor_size": 20,
+        "recipe": {"name": "paper", "epochs": 5},
+    },
+    "grid": [{"name": "many", "runs": {"seed": list(range(20))}}],
+}
+"""A profile."""
 
 
 def runs(count: int) -> list[tuple[RunConfig, tuple[str, ...]]]:
@@ -98,6 +114,34 @@ def test_ray_finishes_all_runs_although_a_node_is_lost_halfway(cluster, how):
     done_before = {path.name.split("-s")[1].split("-")[0] for path in finished}
     assert all(began[seed] == 1 for seed in done_before)
     assert len({node for _, node in starts(how)}) == 2
+
+
+@pytest.mark.slow
+def test_a_grid_on_a_local_ray_that_is_killed_leaves_no_process(tmp_path, monkeypatch):
+    """Of the command's session, and the process that sees to it, which has one of its own."""
+    profile, results = tmp_path / "mine.yaml", tmp_path / "results"
+    profile.write_text(yaml.safe_dump(MANY))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    arguments = ["--profile", str(profile), "--results", str(results), "--device", "cpu", "--threads", "1"]
+    command = [NAB, "grid", *arguments, "--backend", "ray"]
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL) as process:
+        wait_until(lambda: list(results.rglob("*.json")) or process.poll() is not None, 120)
+        assert process.poll() is None
+        assert alive(process.pid, column=3) > 5, "the command, Ray's head, node and agents, a worker"
+        assert watchers(process.pid) == 1
+        process.kill()
+        wait_until(lambda: not alive(process.pid, column=3) and not watchers(process.pid), 20)
+    assert 1 <= len(read_results(results)) < 20
+
+
+def watchers(parent: int) -> int:
+    """How many processes wait for the end of another one."""
+    count = 0
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError, IndexError):
+            arguments = command.read_bytes().split(b"\0")
+            count += arguments[1].endswith(b"orphans.py") and arguments[2] == str(parent).encode()
+    return count
 
 
 def test_dask_does_a_grid(how):

@@ -113,7 +113,7 @@ class Ray(Executor):
             raise ConfigError(f"backend 'ray' needs ray: {CLUSTER_EXTRA}") from None
         self._ray: Any = ray
         if not ray.is_initialized():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+            self._connect(address)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(node.get("GPU", 0) for node in nodes):
             gpus = 0.0
@@ -125,6 +125,17 @@ class Ray(Executor):
             )
         self._resources = {"num_cpus": threads, "num_gpus": gpus, "max_retries": 3}
         self._references: list[Any] = []
+
+    def _connect(self, address: str | None) -> None:
+        """Join the cluster. A fresh local one ends with this process: Ray's own agents outlive a kill by a minute."""
+        import psutil
+
+        from nab.experiments.orphans import end_with_parent_from_outside
+
+        before = set(psutil.Process().children())
+        self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        if started := set(psutil.Process().children()) - before:
+            end_with_parent_from_outside(started)
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
         reference = self._ray.remote(**self._resources)(work).remote(*arguments)
