@@ -73,7 +73,10 @@ def make_dataclass(what: str, cls: type[T], params: Mapping[str, Any]) -> T:
                 values[key] = TypeAdapter(kind).validate_python(value)
             except ValidationError as error:
                 raise ConfigError(f"{what}, parameter {key}: {first_problem(error)}") from None
-    return cls(**values)
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from None
 
 
 def nested_dataclass(kind: Any) -> type[Any] | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from helpers import NAB, assert_one_line_error, result_of
 
-from nab import load_deployed
+from nab import __version__, load_deployed
 from nab.cli.book import join_pairs
 from nab.experiments import read_results
 from nab.methods import KINDS
@@ -39,6 +39,10 @@ def test_no_command_shows_the_help(nab):
     assert code == 0
     for command in ("run", "show", "list", "book"):
         assert command in out
+
+
+def test_the_version_is_told(nab):
+    assert nab("--version") == (0, f"nab {__version__}\n", "")
 
 
 def test_options_override_the_profile(nab, monkeypatch):

@@ -266,9 +266,7 @@ def test_a_results_folder_that_cannot_be_written_to_has_its_line(nab, mine, tmp_
 def test_a_cache_folder_that_cannot_be_made_costs_only_the_cache(nab, executed, monkeypatch, tmp_path, caplog):
     (tmp_path / "taken").write_text("a file")
     monkeypatch.setenv("NAB_CACHE", str(tmp_path / "taken"))
-    code, out, err = nab(
-        "run", "--train-size", 100, "--epochs", 1, "--width", 4, "--set", "detector.epochs=1", "--json"
-    )
+    code, out, err = nab("run", "--train-size", 100, "--epochs", 1, "--width", 4, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["found_stages"] == []
     assert "stages cannot be kept" in caplog.text

@@ -148,6 +148,12 @@ def test_each_of_the_twelve_wrong_inputs_has_its_line(nab, tmp_path, monkeypatch
         # Names that no method of the run needs, and keys that no method has.
         (["run", "--detector", "nosuch"], ["unknown detector 'nosuch'"]),
         (["run", "--encoder", "nosuch"], ["unknown encoder 'nosuch'"]),
+        (["run", "--detector", "lga", "--defense", "none"], ["setting detector", "defense 'none'", "leave it out"]),
+        (["run", "--set", "labeler.epochs=3", "--defense", "none"], ["setting labeler.epochs", "leave it out"]),
+        (["run", "--set", "verified_rate=0.1", "--defense", "abl"], ["setting verified_rate", "'abl'", "leave it out"]),
+        (["run", "--attack", "none", "--poison-rate", "0.1"], ["setting poison_rate", "attack 'none'"]),
+        (["run", "--attack", "none", "--target", "1"], ["setting target", "attack 'none'"]),
+        (["run", "--defense", "nab", "--set", "detector.gamma=-1"], ["detector 'lga': ", "gamma", "got -1"]),
         (["run", "--set", "labeler.stamp.sise=4"], ["'sise'", "did you mean 'size'"]),
         (["run", "--set", "foo.bar=1"], ["unknown setting 'foo.bar'", "recipe.PARAMETER"]),
         (["run", "--set", "attack={nome: blend}"], ["attack", "a mapping with a name"]),

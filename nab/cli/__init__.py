@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import itertools
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from nab import __version__
 from nab.cli import book, cache, grid, run, show, streams
 from nab.errors import NabError
 
@@ -20,6 +21,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Backdoor attacks on training data, and the non-adversarial backdoor (NAB) against them.",
 )
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"nab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    pass
+
+
 app.command("run")(run.run)
 app.command("show")(show.show)
 app.command("list")(show.list_kind)

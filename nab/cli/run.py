@@ -17,6 +17,7 @@ from nab.cli.options import (
     method_options,
     parse_settings,
 )
+from nab.errors import ConfigError
 
 
 @method_options
@@ -31,7 +32,10 @@ def run(
         str | None, typer.Option(help="Share of the training set that is suspected, or auto.", metavar="SHARE|auto")
     ] = None,
     width: Annotated[int | None, typer.Option(help="Channels of the network's first stage: model.width.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training set: recipe.epochs.")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Passes of the final training: recipe.epochs. Detectors and labelers have their own."),
+    ] = None,
     train_size: Annotated[
         int | None, typer.Option(help="Train on a class-balanced part of this many images: dataset.train_size.")
     ] = None,
@@ -66,7 +70,13 @@ def run(
         "seed": seed,
     }
     chosen = experiments.load_profile(profile)
-    config = chosen.config(**(overrides | parse_settings(settings or [])))
+    overrides |= parse_settings(settings or [])
+    config = chosen.config(**overrides)
+    if unused := chosen.unused(config, **overrides):
+        raise ConfigError(
+            f"setting {unused[0]}: nothing in this run looks at it (attack {config.attack.name!r}, defense "
+            f"{config.defense.name!r}); leave it out, or choose an attack or a defense that does"
+        )
     keep_freed_memory()
     result = experiments.run(
         config,
