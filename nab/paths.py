@@ -29,6 +29,8 @@ def local(path: str | Path, what: str = "path") -> Path:
         ConfigError: no file can have this path, or this process may not look at it.
     """
     text = str(path)
+    if not text.strip():
+        raise ConfigError(f"expected {what} to be named, got an empty text")
     shown = repr(text) if len(text) <= 120 else f"{text[:120]!r}..."
     try:
         text.encode()

@@ -168,6 +168,11 @@ def test_each_of_the_twelve_wrong_inputs_has_its_line(nab, tmp_path, monkeypatch
         # Paths that lead out of the folder, to nobody's home, or nowhere.
         (["run", "--profile", "../../../escape"], ["unknown profile '../../../escape'"]),
         (["run", "--results", "~nouser/x"], ["'~nouser/x' cannot be used"]),
+        (["run", "--results", ""], ["results folder to be named", "empty"]),
+        (["show", __file__], ["is a file: name a folder of results"]),
+        (["run", "--seed", "0", "--set", "seed=1"], ["setting seed: given twice"]),
+        (["run", "--epochs", "1", "--set", "recipe.epochs=2"], ["setting recipe.epochs: given twice"]),
+        (["cache", "clear", "--stage", "nope"], ["nothing is kept in"]),
         (["run", "--save", "~nouser/x"], ["'~nouser/x' cannot be used"]),
         (["run", "--data-root", "~nouser/x"], ["'~nouser/x' cannot be used"]),
         (["show", "~nouser/x"], ["'~nouser/x' cannot be used"]),

@@ -73,3 +73,14 @@ def test_a_stage_that_two_parts_of_a_run_share_costs_once(tmp_path):
     assert audit.seconds <= audit.wall_seconds
     assert none.found_stages == ["attack", "training", "evaluation"]
     assert none.seconds > none.wall_seconds, "it costs what it would have cost alone"
+
+
+def test_a_fresh_cache_makes_every_stage_anew_once(tmp_path):
+    """After somebody changed a method of the library, whose code is no part of the keys."""
+    config = PROFILE.config(defense="nab", **QUICK)
+    kept = run(config, results=tmp_path / "one", device="cpu", keeper=StageCache(tmp_path / "stages"))
+    keeper = StageCache(tmp_path / "stages", is_fresh=True)
+    anew = run(config, results=tmp_path / "two", device="cpu", keeper=keeper)
+    again = run(config, results=tmp_path / "three", device="cpu", keeper=keeper)
+    assert (anew.found_stages, anew.metrics) == ([], kept.metrics)
+    assert [stage for stage in again.found_stages if stage not in UNKEPT] == STAGES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -117,7 +118,18 @@ def test_ray_finishes_all_runs_although_a_node_is_lost_halfway(cluster, how):
 
 
 @pytest.mark.slow
-def test_a_grid_on_a_local_ray_that_is_killed_leaves_no_process(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "is_starting", "code", "told"),
+    [
+        (signal.SIGKILL, False, -signal.SIGKILL, ""),
+        (signal.SIGTERM, False, 128 + signal.SIGTERM, "ended by SIGTERM; finished runs are kept"),
+        (signal.SIGKILL, True, -signal.SIGKILL, ""),
+    ],
+    ids=["SIGKILL", "SIGTERM", "SIGKILL while Ray starts"],
+)
+def test_a_grid_on_a_local_ray_that_is_ended_leaves_no_process(
+    tmp_path, monkeypatch, capfd, number, is_starting, code, told
+):
     """Of the command's session, and the process that sees to it, which has one of its own."""
     profile, results = tmp_path / "mine.yaml", tmp_path / "results"
     profile.write_text(yaml.safe_dump(MANY))
@@ -125,13 +137,19 @@ def test_a_grid_on_a_local_ray_that_is_killed_leaves_no_process(tmp_path, monkey
     arguments = ["--profile", str(profile), "--results", str(results), "--device", "cpu", "--threads", "1"]
     command = [NAB, "grid", *arguments, "--backend", "ray"]
     with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL) as process:
-        wait_until(lambda: list(results.rglob("*.json")) or process.poll() is not None, 120)
+        enough = 5 if is_starting else 6  # the command, Ray's head, node and agents, a worker
+        ready = (
+            (lambda: alive(process.pid, column=3) >= enough) if is_starting else (lambda: [*results.rglob("*.json")])
+        )
+        wait_until(lambda: ready() or process.poll() is not None, 120)
         assert process.poll() is None
-        assert alive(process.pid, column=3) > 5, "the command, Ray's head, node and agents, a worker"
+        assert alive(process.pid, column=3) >= enough
         assert watchers(process.pid) == 1
-        process.kill()
+        process.send_signal(number)
         wait_until(lambda: not alive(process.pid, column=3) and not watchers(process.pid), 20)
-    assert 1 <= len(read_results(results)) < 20
+        assert process.wait() == code
+    assert told in capfd.readouterr().err
+    assert is_starting or 1 <= len(read_results(results)) < 20
 
 
 def watchers(parent: int) -> int:

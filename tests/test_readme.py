@@ -98,7 +98,7 @@ def store(
         cost={"training": 60.0},
         wall_seconds=60.0,
         peak_memory_mb={"host": 500.0},
-        device={"name": "a processor", "threads": 2, "precision": "bfloat16"},
+        device={"type": "cpu", "name": "a processor", "threads": 2, "precision": "bfloat16"},
         versions={"nab": made_by, "torch": "2.11.0"},
         commit=None,
         finished="2026-01-01T00:00:00Z",

@@ -76,7 +76,8 @@ def test_pruning_and_clearing_say_what_is_gone(cache, tmp_path):
     assert cache.prune() == []
     assert [entry.stage for entry in cache.clear("pseudo labels")] == ["pseudo-labels"]
     assert names_of(cache) == ["b", "c"]
-    assert cache.clear("no such stage") == []
+    with pytest.raises(ConfigError, match=r"unknown stage 'no such stage': expected one of any"):
+        cache.clear("no such stage")
     assert len(cache.clear()) == 2
     assert (cache.entries(), cache.size()) == ([], 0)
 

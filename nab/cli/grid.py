@@ -87,7 +87,7 @@ def grid(
         sys.exit(1)
 
 
-class _Signal(Exception):  # noqa: N818 - not an error
+class _Signal(BaseException):  # no error, which a worker's own handling could swallow
     """The process was asked to end."""
 
 
@@ -98,9 +98,10 @@ def _ending_at_signals() -> Iterator[None]:
     def end(number: int, frame: Any) -> None:
         raise _Signal(number)
 
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    handled = [number for name in names if signal.getsignal(number := getattr(signal, name)) == signal.SIG_DFL]
-    for number in handled:
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # Ray sets a handler of its own, which aborts the process. A signal that is ignored, as under nohup, stays so.
+    before = {number: known for number in numbers if (known := signal.getsignal(number)) != signal.SIG_IGN}
+    for number in before:
         signal.signal(number, end)
     try:
         yield
@@ -108,8 +109,8 @@ def _ending_at_signals() -> Iterator[None]:
         print(f"ended by {signal.Signals(asked.args[0]).name}; finished runs are kept", file=sys.stderr)
         sys.exit(128 + asked.args[0])
     finally:
-        for number in handled:
-            signal.signal(number, signal.SIG_DFL)
+        for number, known in before.items():
+            signal.signal(number, known or signal.SIG_DFL)
 
 
 def parse_duration(text: str) -> float:

@@ -52,6 +52,9 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="Store what was deployed in this file, for nab.load_deployed.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run again even if there is a result.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Run again, and make its stages anew too: after a method's code changed.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
     **methods: str | None,
 ) -> None:
@@ -70,7 +73,11 @@ def run(
         "seed": seed,
     }
     chosen = experiments.load_profile(profile)
-    overrides |= parse_settings(settings or [])
+    extra = parse_settings(settings or [])
+    twice = [key for key in extra if overrides.get(key) is not None]
+    if twice:
+        raise ConfigError(f"setting {twice[0]}: given twice, by an option of its own and by --set; leave one out")
+    overrides |= extra
     config = chosen.config(**overrides)
     if unused := chosen.unused(config, **overrides):
         raise ConfigError(
@@ -84,8 +91,8 @@ def run(
         results=results,
         data_root=data_root,
         device=device,
-        force=force,
-        keeper=experiments.StageCache(stages),
+        force=force or fresh,
+        keeper=experiments.StageCache(stages, is_fresh=fresh),
         save=save,
     )
     if as_json:

@@ -128,14 +128,10 @@ class Ray(Executor):
 
     def _connect(self, address: str | None) -> None:
         """Join the cluster. A fresh local one ends with this process: Ray's own agents outlive a kill by a minute."""
-        import psutil
+        from nab.experiments.orphans import ending_with_parent
 
-        from nab.experiments.orphans import end_with_parent_from_outside
-
-        before = set(psutil.Process().children())
-        self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-        if started := set(psutil.Process().children()) - before:
-            end_with_parent_from_outside(started)
+        with ending_with_parent():
+            self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
         reference = self._ray.remote(**self._resources)(work).remote(*arguments)

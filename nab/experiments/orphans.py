@@ -1,4 +1,4 @@
-"""A process that ends what a parent leaves behind: `python orphans.py PARENT CHILD...`.
+"""A process that ends what a parent leaves behind: `python orphans.py PARENT OLDER...`.
 
 Its own file, free of the library, so that it starts in a moment.
 """
@@ -6,39 +6,71 @@ Its own file, free of the library, so that it starts in a moment.
 from __future__ import annotations
 
 import contextlib
+import select
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import psutil
 
 SECONDS = 1.0
 """Between two looks."""
 
+BEGINNING_SECONDS = 0.1
+"""The same while children are still being started."""
 
-def end_with_parent_from_outside(children: Iterable[psutil.Process]) -> None:
-    """When this process ends, in whatever way, end ``children`` and all that they started."""
-    numbers = [str(process.pid) for process in (psutil.Process(), *children)]
+
+@contextmanager
+def ending_with_parent() -> Iterator[None]:
+    """A block in which child processes are started that have to end, with all that they start, when this process does,
+    in whatever way. Children from before and after the block are left alone."""
+    older = psutil.Process().children(recursive=True)
+    numbers = [str(process.pid) for process in (psutil.Process(), *older)]
     nothing = subprocess.DEVNULL
     # A session of its own: what is sent to the parent's terminal or group must not end it first.
-    subprocess.Popen(
-        [sys.executable, __file__, *numbers], stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True
+    watcher = subprocess.Popen(
+        [sys.executable, __file__, *numbers],
+        stdin=subprocess.PIPE,
+        stdout=nothing,
+        stderr=nothing,
+        start_new_session=True,
     )
+    assert watcher.stdin is not None
+    try:
+        yield
+    finally:
+        begun = set(psutil.Process().children()) - {*older, psutil.Process(watcher.pid)}
+        with contextlib.suppress(OSError):  # it ended
+            watcher.stdin.write(f"{' '.join(str(process.pid) for process in begun)}\n".encode())
+            watcher.stdin.close()
 
 
-def watch(parent: int, children: Iterable[int]) -> None:
-    """Wait for the end of the process ``parent``, then end what is left of ``children`` and their descendants."""
-    roots = list(_running(children))
-    family = set(roots)
-    while True:
-        for root in roots:
+def watch(parent: int, older: list[int]) -> None:
+    """Wait for the end of the process ``parent``, then end its children but the ``older`` ones, and their descendants.
+
+    When a line with numbers has come on standard input, only those children count.
+    """
+    spared = {*_running(older), psutil.Process()}
+    family: set[psutil.Process] = set()
+    told: list[psutil.Process] | None = None
+    while any(_running([parent])):
+        for root in _running([parent]) if told is None else told:
             with contextlib.suppress(psutil.Error):
                 family.update(root.children(recursive=True))
-        family = {process for process in family if process.is_running()}  # another one may get the number of the dead
-        if not any(_running([parent])):
-            break
-        time.sleep(SECONDS)
+        family = {process for process in family - spared if process.is_running()}  # a dead one's number is given away
+        if told is None and select.select([sys.stdin], [], [], BEGINNING_SECONDS)[0]:
+            line = sys.stdin.readline()
+            if line:
+                told = list(_running(map(int, line.split())))
+                family = set(told)
+                if not told:  # a cluster that was there before
+                    return
+            else:
+                break  # the parent ended within its block
+        elif told is not None:
+            with contextlib.suppress(psutil.Error):
+                psutil.Process(parent).wait(SECONDS)
     for process in family:
         with contextlib.suppress(psutil.Error):
             process.kill()
@@ -52,4 +84,4 @@ def _running(numbers: Iterable[int]) -> Iterator[psutil.Process]:
 
 
 if __name__ == "__main__":
-    watch(int(sys.argv[1]), map(int, sys.argv[2:]))
+    watch(int(sys.argv[1]), [int(number) for number in sys.argv[2:]])

@@ -74,7 +74,20 @@ class RunResult(BaseModel):
                 raise ValueError(f"expected {kind} as a mapping with name and params")
         if not isinstance(settings.get("seed"), int):
             raise ValueError("expected a seed")
+        for name in ("dataset", "attack", "defense", "model", "recipe"):
+            if settings.get(name) is None:
+                raise ValueError(f"expected a {name}")
+        if not isinstance(settings.get("poison_rate"), float | int | None):
+            raise ValueError("expected a poison_rate as a share or null")
         return settings
+
+    @field_validator("device")
+    @classmethod
+    def _name_a_device(cls, device: dict[str, Any]) -> dict[str, Any]:
+        for name in ("type", "name"):
+            if not isinstance(device.get(name), str):
+                raise ValueError(f"expected a device with a {name}")
+        return device
 
     def method(self, kind: str) -> str:
         """The name of the run's method of a kind, ``"attack"`` for example; empty if there is none."""

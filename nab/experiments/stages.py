@@ -24,6 +24,7 @@ from nab.experiments.locks import only_one
 from nab.experiments.provenance import describe_maker
 from nab.files import write_whole
 from nab.paths import place, stages_place
+from nab.registry import unknown_name
 from nab.training import Cost, Output
 
 if TYPE_CHECKING:
@@ -79,19 +80,25 @@ class StageCache:
         limit: bytes. When there are more, the outputs that were not used for the longest time are deleted. By default
             the environment variable ``NAB_CACHE_LIMIT``, else `LIMIT`.
 
+        is_fresh: whether every output is made anew once, in place of what was kept before.
+
     Raises:
         ConfigError: the folder or address cannot be used, or the limit is no number.
     """
 
-    def __init__(self, where: str | Path | UPath | None = None, *, limit: int | None = None) -> None:
+    def __init__(
+        self, where: str | Path | UPath | None = None, *, limit: int | None = None, is_fresh: bool = False
+    ) -> None:
         self.where = stages_place() if where is None else place(where, "stages folder")
         self.limit = _limit() if limit is None else limit
+        self._made: set[str] | None = set() if is_fresh else None
 
     def __call__(self, stage: str, inputs: Mapping[str, Any], make: Callable[[], Output]) -> Output:
         described = {"stage": stage, **describe(dict(inputs))}
         key = digest(described)
         record = self.where / _folder(stage) / f"{key}.json"
-        found = self._read(record, tells=False)
+        is_wanted = self._made is None or key in self._made
+        found = self._read(record, tells=False) if is_wanted else None
         if found is not None:
             return found
         with contextlib.ExitStack() as block:
@@ -100,11 +107,13 @@ class StageCache:
             except OSError as error:
                 log.warning("stages cannot be kept in %s (%s)", self.where, error)
                 return make()
-            found = self._read(record)  # another process may have made it meanwhile
+            found = self._read(record) if is_wanted else None  # another process may have made it meanwhile
             if found is not None:
                 return found
             output = make()
             self._write(record, described, output)
+            if self._made is not None:
+                self._made.add(key)
             return output
 
     def entries(self) -> list[Entry]:
@@ -140,8 +149,16 @@ class StageCache:
         return removed
 
     def clear(self, stage: str | None = None) -> list[Entry]:
-        """Delete everything, or all outputs of one stage. Returns what was deleted."""
-        removed = [entry for entry in self._entries() if stage is None or entry.stage == _folder(stage)]
+        """Delete everything, or all outputs of one stage. Returns what was deleted.
+
+        Raises:
+            ConfigError: nothing is kept of this stage; the message says of which something is.
+        """
+        entries = list(self._entries())
+        stages = {entry.stage for entry in entries}
+        if stage is not None and _folder(stage) not in stages:
+            raise unknown_name("stage", stage, stages) if stages else ConfigError(f"nothing is kept in {self.where}")
+        removed = [entry for entry in entries if stage is None or entry.stage == _folder(stage)]
         for entry in removed:
             entry.remove()
         self._sweep()

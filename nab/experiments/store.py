@@ -140,6 +140,8 @@ def read_result(path: Path | UPath) -> RunResult:
     Raises:
         ResultError: the file cannot be read, is damaged, is no result, or is one of another version.
     """
+    if isinstance(path, Path) and path.is_fifo():  # reading would wait for a writer
+        raise ResultError(f"{path} is no file")
     try:
         values = json.loads(path.read_bytes())
     except OSError as error:
@@ -179,6 +181,8 @@ def find_results(folder: str | Path | UPath = RESULTS) -> Found:
         ResultError: there is no such folder.
     """
     root = place(folder, "results folder")
+    if root.is_file():
+        raise ResultError(f"{root} is a file: name a folder of results")
     if not root.is_dir():
         raise ResultError(f"results folder {root} does not exist; make results with `nab run`, or name another folder")
     found = Found([], [])

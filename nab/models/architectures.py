@@ -129,7 +129,9 @@ class Custom(Architecture):
             ConfigError: ``path`` cannot be imported.
             NoSource: see `nab.digest.describe`.
         """
-        return digest({"function": self.function or self._imported(), "arguments": self.arguments})
+        own = {"function": self.function or self._imported(), "arguments": self.arguments}
+        further = {name: value for name, value in vars(self).items() if name not in ("path", "function", "arguments")}
+        return digest(own | further)
 
     def make(self, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
         function = self.function or self._imported()
@@ -151,7 +153,7 @@ class Custom(Architecture):
     def _imported(self) -> Callable[..., nn.Module]:
         module, _, name = self.path.partition(":")
         if not module or not name:
-            raise ConfigError(f"expected model.path as 'package.module:name', got {self.path!r}")
+            raise ConfigError(f"expected model.path as 'package.module:name', got {self.path!r}; set it beside model")
         try:
             found = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
