@@ -22,7 +22,7 @@ from common import keep, parse, parser, show, spread
 from torch import Tensor
 
 from nab.data import Dataset
-from nab.defenses.suspects import Supply
+from nab.defenses.supply import Supply
 from nab.detection import FCT, LGA, LN, STRIP, CognitiveDistillation, Detector
 from nab.detection.activation_clustering import cluster_scores
 from nab.detection.beatrix import deviate, fit_bounds

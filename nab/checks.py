@@ -48,3 +48,10 @@ def check_whole(name: str, value: Any, low: int, high: int) -> None:
     """Raise ``ConfigError`` unless ``value`` is a whole number from ``low`` to ``high``."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise ConfigError(f"expected {name} to be a whole number from {low:,} to {high:,}, got {value!r}")
+
+
+def check_kind(name: str, value: object, kind: type, example: str) -> None:
+    """Raise ``ConfigError`` unless ``value`` is a ``kind``; ``example`` shows one."""
+    if not isinstance(value, kind):
+        shown = repr(value) if isinstance(value, str | int | float | type) else type(value).__name__
+        raise ConfigError(f"expected {name} as a {kind.__name__}, such as {example}, got {shown}")

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nab.source_code import NoSource, source_of
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -24,10 +26,6 @@ changes, a field is renamed. `tests/test_defaults.py` fails when a default chang
 """
 
 
-class NoSource(TypeError):  # noqa: N818 - reads as what it says: there is no source code
-    """A class or function that cannot be told apart from another one of the same name."""
-
-
 def describe(value: Any) -> Any:
     """``value`` as JSON says it.
 
@@ -36,15 +34,15 @@ def describe(value: Any) -> Any:
 
     A class or function is described by its name. If it is defined outside of this library, of torch and of Python, the
     whole file that defines it belongs to the description, and the files that define its base classes do too. What these
-    files import from other files does not.
+    files import from other files does not, and neither does a global variable that is changed while the program runs.
 
     Args:
         value: None, bool, int, float, str, Tensor, an object with a ``digest``, a dataclass, a class or function at the
             top of a module, a ``functools.partial``, or a mapping with strings as keys, a list or a tuple of such.
 
     Raises:
-        NoSource: a class or function is a lambda, is defined in a function, or has no file, as in a notebook; or an
-            object can be called.
+        NoSource: a class or function is a lambda, is defined in a function, has no file, as in a notebook, or is not
+            what its file says; or an object can be called.
         TypeError: a value is of another kind, so that two different ones could not be told apart.
     """
     if value is None or isinstance(value, bool | int | float | str):
@@ -53,7 +51,7 @@ def describe(value: Any) -> Any:
         return _name(value)
     fields = {field.name for field in dataclasses.fields(value)} if dataclasses.is_dataclass(value) else set()
     if "digest" not in fields and isinstance(digest := getattr(value, "digest", None), str):
-        return f"{type(value).__name__} {digest}"
+        return f"{_name(type(value))} {digest}"
     if dataclasses.is_dataclass(value):
         kind: Any = type(value)
         _check_fields(value, fields)
@@ -92,26 +90,30 @@ def changed_fields(value: Any) -> dict[str, Any]:
 
 def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
     if field.default is not dataclasses.MISSING:
-        return value is field.default or (type(value) is type(field.default) and bool(value == field.default))
+        return value is field.default or _is_equal(value, field.default)
     if field.default_factory is not dataclasses.MISSING and isinstance(value, dict | list | tuple):
-        return bool(value == field.default_factory())
+        return _is_equal(value, field.default_factory())
     return False
+
+
+def _is_equal(value: Any, default: Any) -> bool:
+    """Whether two values are equal, and their parts of the same types: True and 1.0 are no 1."""
+    return type(value) is type(default) and bool(value == default) and repr(value) == repr(default)
 
 
 _STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 
 
-@functools.cache  # as the code was when it was first asked for: a file may change after it was imported
 def _name(value: type | types.FunctionType) -> str:
     """The name; for what is not of `_NAMED`, with a hash of the files that define it and its base classes."""
     name = f"{value.__module__}.{value.__qualname__}"
     if "<" in value.__qualname__:
         raise NoSource(f"expected a class or function at the top of a module, got {name}")
-    if _package(value) == "nab":
-        return value.__qualname__  # without the module, which may come to be called otherwise
+    if _package(value) == "nab":  # a class without the module, which may come to be called otherwise
+        return value.__qualname__ if isinstance(value, type) else name
     parts = value.__mro__ if isinstance(value, type) else (value,)
-    by_module = {part.__module__: part for part in parts if not _is_named(part)}
-    return f"{name} {bytes_digest(*map(_source, by_module.values()))}" if by_module else name
+    by_module = {part.__module__: source_of(part) for part in parts if not _is_named(part)}
+    return f"{name} {bytes_digest(*by_module.values())}" if by_module else name
 
 
 def _is_named(value: type | types.FunctionType) -> bool:
@@ -129,15 +131,6 @@ def _is_named(value: type | types.FunctionType) -> bool:
 
 def _package(value: type | types.FunctionType) -> str:
     return value.__module__.partition(".")[0]
-
-
-def _source(value: type | types.FunctionType) -> bytes:
-    """The file that defines a class or function."""
-    path = getattr(sys.modules.get(value.__module__), "__file__", None)
-    try:
-        return Path(path or "").read_bytes()
-    except OSError:
-        raise NoSource(f"{value.__module__}.{value.__qualname__} has no file that could be read") from None
 
 
 def _described_by_torch(value: Any) -> str:

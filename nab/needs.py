@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from torch import Tensor
 
 from nab.data import Dataset, GroundTruth
-from nab.errors import ConfigError
+from nab.errors import ConfigError, NabError
 from nab.training import Predictor, Trained
 
 NEEDS = {
@@ -71,6 +72,25 @@ class Given:
     attacked: Trained | None = None
     truth: GroundTruth | None = None
 
+    def copy(self) -> Given:
+        """The same in tensors and networks of its own, so that whoever gets it changes nothing for others."""
+        attacked, truth = self.attacked, self.truth
+        if attacked is not None:
+            curve = [dict(row) for row in attacked.curve]
+            attacked = dataclasses.replace(attacked, predictor=attacked.predictor.copy(), curve=curve)
+        if truth is not None:
+            truth = dataclasses.replace(
+                truth, **{name: value.clone() for name, value in vars(truth).items() if isinstance(value, Tensor)}
+            )
+        return Given(
+            self.suspicion and self.suspicion.copy(),
+            self.verified
+            and self.verified.replace(images=self.verified.images.clone(), labels=self.verified.labels.clone()),
+            self.encoder and self.encoder.copy(),
+            attacked,
+            truth,
+        )
+
     def only(self, needs: Iterable[str]) -> Given:
         """The part that belongs to these needs; a suspicion without pseudo labels, if these are not needed."""
         needs = frozenset(needs)
@@ -106,13 +126,15 @@ class Given:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What it holds, for the key of what is made from it; see `nab.digest.describe`."""
-        return {
+        """What it holds, for the key of what is made from it; see `nab.digest.describe`. A need that is added later
+        changes no key of methods without it."""
+        parts = {
             "suspicion": self.suspicion and vars(self.suspicion),
             "verified": self.verified,
             "encoder": self.encoder,
             "attacked": self.attacked and self.attacked.predictor,
         }
+        return {name: part for name, part in parts.items() if part is not None}
 
 
 _FIELDS = {
@@ -125,12 +147,26 @@ _FIELDS = {
 }
 assert _FIELDS.keys() == NEEDS.keys()
 
+
+@contextlib.contextmanager
+def left_alone(who: str, dataset: Dataset) -> Iterator[None]:
+    """A block in which nobody may write into the training set, which others use.
+
+    Raises:
+        NabError: somebody did.
+    """
+    before = (dataset.images._version, dataset.labels._version)
+    yield
+    if before != (dataset.images._version, dataset.labels._version):
+        raise NabError(f"{who} wrote into the training set, which others use; let it make a copy")
+
+
 Part = TypeVar("Part")
 
 
 def _present(part: Part | None, need: str) -> Part:
     if part is None:
-        raise ConfigError(f"expected {NEEDS[need]} among what the method is given, got none; see nab.defenses.suspects")
+        raise ConfigError(f"expected {NEEDS[need]} among what the method is given, got none; see nab.defenses.supply")
     return part
 
 

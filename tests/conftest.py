@@ -16,7 +16,7 @@ from planned import Plan, Time
 
 from nab.attacks import BadNets, Poisoned, poison
 from nab.data import Dataset, load, stratified_index
-from nab.defenses.suspects import Supply
+from nab.defenses.supply import Supply
 from nab.experiments import Settings
 from nab.models import ResNet9
 from nab.training import Predictor, Recipe, Runtime, Trained, Trainer

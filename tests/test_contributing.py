@@ -79,3 +79,14 @@ def test_an_attack_and_a_defense_are_a_file_a_line_and_a_test_each(tmp_path: Pat
     )
     assert done.returncode == 0, done.stdout[-3000:]
     assert re.search(r"^8 passed", done.stdout, re.MULTILINE), done.stdout[-3000:]
+    shutil.copy(ROOT / "tests" / "test_defenses.py", tmp_path)  # the conformance tests
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_defenses.py", "-k", "clp"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert re.search(r"^\d+ passed", done.stdout, re.MULTILINE), done.stdout[-3000:]

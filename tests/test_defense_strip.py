@@ -143,7 +143,7 @@ def test_images_of_another_size_than_the_overlays_are_refused():
     deployed = defend(verified_of(20))
     height = deployed.overlays.shape[2]
     with pytest.raises(ConfigError, match=rf"expected images of {height} x {height} pixels, as the overlays are"):
-        deployed.answer(torch.zeros(1, 3, height + 2, height, dtype=torch.uint8))
+        deployed.respond(torch.zeros(1, 3, height + 2, height, dtype=torch.uint8))
 
 
 def test_logits_alone_take_one_pass():

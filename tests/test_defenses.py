@@ -251,5 +251,5 @@ def test_a_deployed_class_that_is_no_dataclass_has_no_key(defend_tiny):
 
 
 def test_images_of_another_shape_are_refused(defend_tiny):
-    with pytest.raises(nab.errors.ConfigError, match=r"expected images of N x 3 x H x W, got 2 x 1 x 32 x 32"):
+    with pytest.raises(nab.errors.ConfigError, match=r"expected images of N x 3 x 32 x 32, got 2 x 1 x 32 x 32"):
         defend_tiny("none").deployed.answer(torch.zeros(2, 1, 32, 32, dtype=torch.uint8))

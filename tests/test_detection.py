@@ -168,8 +168,8 @@ def test_a_single_class_is_refused_by_detectors_that_compare_classes(name):
     dataset = planted(0)[0]
     one = dataset.replace(labels=torch.zeros(len(dataset), dtype=torch.int64))
     with pytest.raises(NabError, match="at least two"):
-        DETECTORS[name]().check(one)
-    DETECTORS[name]().check(dataset)
+        DETECTORS[name]().check(one, Trainer())
+    DETECTORS[name]().check(dataset, Trainer())
 
 
 @pytest.mark.parametrize(

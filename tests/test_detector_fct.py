@@ -226,7 +226,7 @@ def test_fct_finds_planted_corners():
 
 def test_one_class_has_no_centers_to_compare(noise):
     with pytest.raises(DataError, match="samples of at least two, got one"):
-        FCT().check(noise.replace(labels=torch.zeros(64, dtype=torch.long)))
+        FCT().check(noise.replace(labels=torch.zeros(64, dtype=torch.long)), Trainer())
 
 
 def test_a_training_that_diverges_is_told():

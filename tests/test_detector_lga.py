@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import random_dataset
+from helpers import fresh, random_dataset
 
 from nab.detection import LGA, select_suspects
 from nab.detection.lga import GradientAscent
@@ -28,7 +28,7 @@ def test_the_gradient_is_reversed_below_gamma(level):
     mean = losses.mean()
     (expected,) = torch.autograd.grad(torch.sign(mean.detach() - 0.5) * mean, raw, retain_graph=True)
     step = GradientAscent(gamma=0.5, count=3, device=torch.device("cpu"))
-    step.begin_epoch(0)
+    step.begin_epoch(0, fresh(random_dataset()))
     flooded = step.reduce(losses, batch_at([0, 1, 2]))
     (found,) = torch.autograd.grad(flooded, raw)
     torch.testing.assert_close(found, expected)
@@ -40,7 +40,7 @@ def test_the_step_keeps_every_samples_loss_of_every_epoch_in_its_place():
     step = GradientAscent(gamma=0.5, count=4, device=torch.device("cpu"))
     epochs = [[([0.3, 0.1], [3, 1]), ([0.0, 0.2], [0, 2])], [([1.2, 1.3], [2, 3]), ([1.0, 1.1], [0, 1])]]
     for epoch, batches in enumerate(epochs):
-        step.begin_epoch(epoch)
+        step.begin_epoch(epoch, fresh(random_dataset()))
         for losses, index in batches:
             step.reduce(torch.tensor(losses, requires_grad=True), batch_at(index))
     torch.testing.assert_close(step.history(), torch.tensor([[0.0, 0.1, 0.2, 0.3], [1.0, 1.1, 1.2, 1.3]]))
@@ -49,7 +49,7 @@ def test_the_step_keeps_every_samples_loss_of_every_epoch_in_its_place():
 def test_a_sample_that_an_epoch_left_out_keeps_a_gap_in_that_epoch():
     step = GradientAscent(gamma=0.5, count=3, device=torch.device("cpu"))
     for epoch, index in enumerate(([2, 0], [1, 2])):
-        step.begin_epoch(epoch)
+        step.begin_epoch(epoch, fresh(random_dataset()))
         step.reduce(torch.tensor([0.5, 0.7], requires_grad=True), batch_at(index))
     assert step.history().isnan().tolist() == [[False, True, False], [True, False, False]]
 

@@ -139,7 +139,7 @@ def test_a_training_that_diverges_is_told():
 
 
 def test_labels_of_one_class_are_refused_before_an_encoder_is_trained(monkeypatch):
-    monkeypatch.setattr("nab.defenses.suspects.train_encoder", lambda *_: pytest.fail("an encoder was trained"))
+    monkeypatch.setattr("nab.defenses.supply.train_encoder", lambda *_: pytest.fail("an encoder was trained"))
     dataset = random_dataset(8).replace(labels=torch.ones(8, dtype=torch.long))
     with pytest.raises(DataError, match="at least two"):
         nab.find_suspects(dataset, LN(), trainer=TRAINER)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import pkgutil
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -13,9 +14,10 @@ import pytest
 import torch
 from helpers import Sibling, Twin
 
+import nab
 from nab.attacks import poison
-from nab.digest import NoSource, describe, digest
-from nab.methods import KINDS
+from nab.digest import describe, digest
+from nab.source_code import NoSource
 from nab.training import Recipe
 
 
@@ -24,10 +26,10 @@ def doubled(x: int) -> int:
 
 
 def test_a_class_or_function_is_known_by_name():
-    """Of this library by the name alone, for its module may be renamed."""
+    """A class of this library by the name alone, for its module may be renamed."""
     assert describe(Recipe) == "Recipe"
-    assert describe(Recipe.effective) == "Recipe.effective"
-    assert describe(poison) == "poison"
+    assert describe(Recipe.effective) == "nab.training.recipe.Recipe.effective"
+    assert describe(poison) == "nab.attacks.base.poison"
     assert describe(torch.nn.Linear) == "torch.nn.modules.linear.Linear"
     assert describe(functools.wraps) == "functools.wraps"
     assert describe(doubled).startswith(f"{__name__}.doubled ")
@@ -118,8 +120,17 @@ def test_a_file_that_changes_after_it_was_read_is_still_the_one_that_runs(files,
     assert digest(method) == one
 
 
-def test_no_two_methods_of_the_library_have_one_name():
-    """Their modules are no part of their names."""
-    found = [type(kind.make(name)) for kind in KINDS.values() for name in kind.registry]
-    names = [method.__qualname__ for method in dict.fromkeys(found)]
-    assert len(set(names)) == len(names)
+def classes_of_the_library() -> list[type]:
+    found: dict[type, None] = {}
+    for module in pkgutil.walk_packages(nab.__path__, "nab."):
+        if not module.name.endswith("__main__"):
+            here = vars(importlib.import_module(module.name)).values()
+            found |= {value: None for value in here if isinstance(value, type) and value.__module__ == module.name}
+    return list(found)
+
+
+def test_no_two_classes_of_the_library_have_one_name():
+    """Their modules are no part of their names, so two of one name could get each other's networks."""
+    names = [kind.__qualname__ for kind in classes_of_the_library()]
+    assert len(names) > 100
+    assert sorted(set(names)) == sorted(names)

@@ -13,7 +13,7 @@ from helpers import BRIEF, TINY, counting_keeper, random_dataset
 
 from nab import selfsupervised as package
 from nab.data import Dataset, Normalization
-from nab.defenses.suspects import Supply
+from nab.defenses.supply import Supply
 from nab.digest import digest
 from nab.errors import ConfigError, NabError
 from nab.methods import make

@@ -16,11 +16,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from nab.detection import LGA, select_suspects
-from nab.digest import NoSource, digest
+from nab.digest import digest
 from nab.errors import ConfigError
 from nab.methods import make
 from nab.models import Adapted, Custom, Network, as_network
 from nab.needs import Given
+from nab.source_code import NoSource
 from nab.training import Predictor, Recipe, Trainer
 
 SHAPE = (3, 32, 32)

@@ -10,8 +10,8 @@ from helpers import fresh
 from torch import nn
 
 from nab.data import Normalization
-from nab.digest import NoSource
 from nab.models import ResNet9
+from nab.source_code import NoSource
 from nab.stamp import Stamp
 from nab.training import Predictor, Runtime
 from nab.training.predictor import fitting

@@ -13,13 +13,14 @@ import nab
 from nab.data import Dataset
 from nab.defenses import NAB, Plain, known_suspects
 from nab.detection import Detector, Scored
-from nab.digest import NoSource, describe, digest
+from nab.digest import describe, digest
 from nab.errors import ConfigError, NabError
 from nab.experiments import load_profile, make_trainer
 from nab.models import Custom, ResNet9
 from nab.needs import Given
 from nab.pseudolabels import Labeler
 from nab.seeding import stream
+from nab.source_code import NoSource
 from nab.training import Output, Trainer
 
 

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import resource
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import TINY
+from helpers import TINY, result_of
 from safetensors import safe_open
 from safetensors.torch import save_file
 from test_promises import Shifted, dropping
 
 import nab
 from nab.data import IDENTITY
-from nab.defenses import NAB, Plain
+from nab.defenses import NAB, Plain, Stamped
 from nab.errors import ConfigError, DataError
+from nab.experiments import Grid, ResultStore, RunConfig, Settings, find_results
+from nab.methods import KINDS
 from nab.models import ResNet9
+from nab.stamp import Stamp
 from nab.training import Trainer
 
 
@@ -61,6 +68,78 @@ def test_a_network_that_was_changed_is_not_stored_as_the_plain_one(noise, traine
         nab.load_deployed(path, device="cpu")
     loaded = nab.load_deployed(path, device="cpu", network=Shifted(fresh.network, 1))
     assert torch.equal(loaded.labels(noise.images), Plain(changed).labels(noise.images))
+
+
+@pytest.fixture
+def crafted(noise, tmp_path) -> Callable[[Callable[[dict[str, Any]], None]], Path]:
+    """A stored defense, and a file in which somebody changed its header's fields."""
+    predictor = Trainer(TINY, ResNet9(4)).fresh(noise, "test")
+    stored = nab.save_deployed(Stamped(predictor, Stamp()), tmp_path / "d.safetensors")
+
+    def craft(change: Callable[[dict[str, Any]], None]) -> Path:
+        with safe_open(stored, framework="pt") as file:
+            header = json.loads(file.metadata()["nab"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        change(header["fields"])
+        save_file(tensors, stored, metadata={"nab": json.dumps(header)})
+        return stored
+
+    return craft
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda fields: fields.update(stamp=None),
+        lambda fields: fields.update(predictor="x"),
+        lambda fields: fields.update(predictor={"predictor": {}}),
+        lambda fields: fields["predictor"].update(shape=[10**9, 16, 16]),
+        lambda fields: fields["predictor"]["architecture"]["params"].update(width=4096),
+    ],
+    ids=["no stamp", "a word", "a mapping", "a giant image", "a giant network"],
+)
+def test_a_crafted_file_is_one_clear_error_and_takes_no_memory(crafted, change):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match="does not fit this version of Stamped"):
+        nab.load_deployed(crafted(change), device="cpu")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000, "KiB"
+
+
+def test_a_folder_is_no_deployed_file(tmp_path):
+    with pytest.raises(DataError, match="is a folder, not a file"):
+        nab.load_deployed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"device": {}},
+        {"device": {"type": "cpu", "name": 3}},
+        {"settings": {"seed": 0}},
+        {"settings": RunConfig().settings | {"dataset": None}},
+        {"settings": RunConfig().settings | {"poison_rate": "x"}},
+    ],
+    ids=str,
+)
+def test_a_foreign_result_blocks_no_other(tmp_path, change):
+    good = result_of(RunConfig(seed=1))
+    store = ResultStore(tmp_path, "smoke")
+    store.write(good, RunConfig(seed=1))
+    (tmp_path / "smoke" / "x.json").write_text(json.dumps(good.model_dump(mode="json") | change))
+    os.mkfifo(tmp_path / "smoke" / "y.json")
+    found = find_results(tmp_path)
+    assert [result.hash for result in found.results] == [good.hash]
+    assert len(found.problems) == 2
+    assert Grid([], Settings("smoke", str(tmp_path), str(tmp_path / "s"), None, "cpu", 1)).found.problems
+
+
+def test_a_result_on_other_images_than_the_published_ones_is_compared():
+    """The name CIFAR-10 does not say which images lay in a folder, unless their fingerprint was the known one."""
+    source = KINDS["dataset"].make("cifar10")
+    assert source.fixes("published")
+    assert not source.fixes("differs from the published data")
+    assert KINDS["dataset"].make("digits").fixes("no published fingerprint")
+    assert not KINDS["dataset"].make("folder").fixes("no published fingerprint")
 
 
 def test_what_a_guard_deploys_can_be_loaded(noise, tmp_path):

@@ -10,7 +10,7 @@ from helpers import EASY, quadrants, random_dataset, small, truth_of
 
 from nab import pseudolabels as package
 from nab.data import Dataset
-from nab.defenses.suspects import Supply
+from nab.defenses.supply import Supply
 from nab.errors import ConfigError
 from nab.methods import make
 from nab.models import ResNet9

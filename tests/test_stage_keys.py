@@ -15,7 +15,7 @@ from nab.attacks import Triggered
 from nab.data import IMAGENET, Normalization
 from nab.defenses import Plain, Stamped
 from nab.defenses.stamping import StampedTraining
-from nab.defenses.suspects import Supply
+from nab.defenses.supply import Supply
 from nab.detection import LGA, find_scores
 from nab.digest import digest
 from nab.experiments import StageCache, make_config, runner

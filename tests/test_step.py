@@ -40,7 +40,7 @@ class Witness(CrossEntropy):
         self.batches: list[Batch] = []
         self.losses: list[torch.Tensor] = []
 
-    def begin_epoch(self, epoch: int) -> None:
+    def begin_epoch(self, epoch: int, predictor: Predictor) -> None:
         self.begun.append(epoch)
 
     def images(self, batch: Batch) -> torch.Tensor:

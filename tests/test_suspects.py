@@ -263,3 +263,33 @@ def test_notes_of_the_detector_are_handed_on(ten):
 
 def test_supply_takes_the_paper_s_encoder_by_default(ten):
     assert type(Supply(ten, Trainer()).encoder).__name__ == "SimCLR"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"detector": "lga"}, "expected detector as a Detector, such as nab.detection.LGA(), got 'lga'"),
+        ({"labeler": VD}, "expected labeler as a Labeler, .*got <class"),
+        ({"trainer": 5}, r"expected trainer as a Trainer, such as nab.Trainer\(\), got 5"),
+        ({"verified": 3}, "expected verified as a Dataset"),
+        ({"encoder": "simclr"}, "expected encoder as a SelfSupervised"),
+    ],
+    ids=str,
+)
+def test_what_is_no_method_is_told_with_an_example(ten, given, told):
+    with pytest.raises(ConfigError, match=told.replace("LGA()", r"LGA\(\)")):
+        nab.find_suspects(ten, **given)
+    with pytest.raises(ConfigError, match="expected defense as a Defense"):
+        nab.defend("nab", ten)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"expected dataset as a Dataset, .*got Tensor"):
+        nab.find_suspects(ten.images)
+
+
+@pytest.mark.parametrize(("rate", "is_told"), [(0.3, False), (0.2, True)])
+def test_samples_that_the_detector_cannot_tell_apart_at_the_cut_are_told(ten, caplog, rate, is_told):
+    class Tied(Planted):
+        def score(self, dataset, trainer, given):
+            return Scored(torch.tensor([1.0, 1.0, 1.0, *range(-7, 0)]))
+
+    nab.find_suspects(ten, Tied(), rate=rate, trainer=Trainer(TINY, ResNet9(4)))
+    assert ("3 samples share the score at which suspects end, and the first 2" in caplog.text) == is_told

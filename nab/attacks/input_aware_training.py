@@ -95,7 +95,7 @@ def train_pattern(
         ),
         adam(pattern.parameters(), lr=GENERATOR_LR, betas=ADAM_BETAS, fused=True),
     ]
-    classifier.network.requires_grad_(True)
+    classifier.trainable()
     generators = {"pattern": generator_predictor(pattern, classifier), "mask": generator_predictor(mask, classifier)}
     step = _PatternStep(**generators, target=target, share=share, diversity=diversity)
     recipe = Recipe(epochs=epochs, lr=lr, schedule="constant")

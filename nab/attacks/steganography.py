@@ -148,7 +148,7 @@ class _SecretStep(Step):
         self._decoder, self._draws, self._warmup_epochs = decoder, draws, warmup_epochs
         self._weighs_change = False
 
-    def begin_epoch(self, epoch: int) -> None:
+    def begin_epoch(self, epoch: int, predictor: Predictor) -> None:
         self._weighs_change = epoch >= self._warmup_epochs
 
     def loss(self, predictor: Predictor, batch: Batch, *beside: Batch) -> Tensor:

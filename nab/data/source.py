@@ -12,6 +12,9 @@ from nab.checks import check_positive
 from nab.data.dataset import Dataset, take
 from nab.data.normalization import IMAGENET, Normalization
 
+PUBLISHED = "published"
+"""The provenance of images whose fingerprints are those of the published set."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Source(abc.ABC):
@@ -38,7 +41,7 @@ class Source(abc.ABC):
     """Those of the published training and test set (``"train"``, ``"test"``), if they are known."""
 
     is_fixed: ClassVar[bool] = True
-    """Whether name and parameters alone decide which images there are."""
+    """Whether name and parameters alone decide which images there are, as long as these are the published ones."""
 
     def __post_init__(self) -> None:
         if self.train_size is not None:
@@ -73,4 +76,8 @@ class Source(abc.ABC):
         if self.fingerprints is None:
             return "no published fingerprint"
         is_same = self.fingerprints == {"train": train.fingerprint, "test": test.fingerprint}
-        return "published" if is_same else "differs from the published data"
+        return PUBLISHED if is_same else "differs from the published data"
+
+    def fixes(self, provenance: str) -> bool:
+        """Whether a run on images of this `provenance` was on the images that anybody gets by name and parameters."""
+        return self.is_fixed and (self.fingerprints is None or provenance == PUBLISHED)

@@ -8,7 +8,8 @@ from nab.defenses.guard import Guard
 from nab.defenses.inference.strip import STRIPFilter, STRIPFiltered
 from nab.defenses.repair.fine_pruning import FinePruning
 from nab.defenses.repair.fine_tune import FineTune
-from nab.defenses.suspects import Supply, defend, find_suspects, known_suspects
+from nab.defenses.supply import Supply
+from nab.defenses.suspects import defend, find_suspects, known_suspects
 from nab.defenses.training.abl import ABL
 from nab.defenses.training.nab import NAB, DefendedDataset, Stamped
 from nab.defenses.training.none import Audit, NoDefense

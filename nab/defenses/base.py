@@ -49,8 +49,19 @@ class Defense(abc.ABC):
     is_baseline: ClassVar[bool] = False
     """Whether the network that it hands back is the undefended one."""
 
-    def check(self, dataset: Dataset) -> None:  # noqa: B027 - most defenses suit every dataset
-        """Raise ``ConfigError`` if the hyper-parameters do not suit the data, before anything is trained."""
+    def check(  # noqa: B027 - most suit everything
+        self, dataset: Dataset, trainer: Trainer, verified: Dataset | None = None
+    ) -> None:
+        """Whether the defense suits the data and the network, before anything is trained.
+
+        Args:
+            dataset: the training set as it came.
+            trainer: how networks will be trained; its architecture may not suit the defense.
+            verified: the verified images, of a defense that needs them.
+
+        Raises:
+            NabError: it does not.
+        """
 
     @abc.abstractmethod
     def defend(self, dataset: Dataset, trainer: Trainer, given: Given) -> Defended:

@@ -6,13 +6,14 @@ import abc
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
+from nab.defenses.pixels import check_pixels
 from nab.digest import digest
-from nab.errors import ConfigError
+from nab.errors import NabError
 from nab.training import BATCH_SIZE, Predictor, fitting
 
 REFUSED = -1
@@ -109,25 +110,33 @@ class Deployed(abc.ABC):
             raise TypeError(f"expected every attribute of {type(self).__name__} to be a field, got {sorted(hidden)}")
         return digest(self)
 
+    @property
+    def predictors(self) -> dict[str, Predictor]:
+        """Every network that takes part, by the name of its field."""
+        values = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+        return {name: value for name, value in values if isinstance(value, Predictor)}
+
     @torch.no_grad()
     def answer(self, images: Tensor) -> Answers:
         """What is said of images.
 
         Args:
-            images: uint8, N x C x H x W, or float32 of the same range, 0 to 255. Every layer of the network is left in
-                evaluation mode.
+            images: uint8, N x C x H x W, or float32 of the same range, 0 to 255. Every layer of the networks is left
+                in evaluation mode.
 
         Raises:
-            ConfigError: the images have another number of dimensions or channels.
+            ConfigError: the images are of another size, type or range.
+            NabError: a logit or a score is not a number.
         """
-        if images.ndim != 4 or images.shape[1] != self.predictor.shape[0]:
-            wanted = f"N x {self.predictor.shape[0]} x H x W"
-            raise ConfigError(f"expected images of {wanted}, got {' x '.join(map(str, images.shape))}")
-        self.predictor.network.eval()
+        check_pixels(images, self.predictor)
+        for predictor in self.predictors.values():
+            predictor.network.eval()
         device = self.predictor.runtime.device
         responses = [
             self.respond(batch.to(device, non_blocking=True)) for batch in images.split(fitting(BATCH_SIZE, images))
         ]
+        for response in responses:
+            self._check_numbers(response)
         return Answers(
             torch.cat([response.logits.argmax(1) for response in responses]).cpu(),
             _joined([response.is_refused for response in responses]),
@@ -139,21 +148,28 @@ class Deployed(abc.ABC):
         )
 
     def to(self, device: torch.device) -> Self:
-        """The same on another device; the network itself is moved, as torch does it."""
-        runtime = dataclasses.replace(self.predictor.runtime, device=device)
-        network = self.predictor.network.to(device)
-        moved = {
+        """The same on another device; the networks themselves are moved, as torch does it."""
+        moved: dict[str, Any] = {
             field.name: value.to(device)
             for field in dataclasses.fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
+            if isinstance(value := getattr(self, field.name), Tensor | Predictor)
         }
-        predictor = dataclasses.replace(self.predictor, network=network, runtime=runtime)
-        return dataclasses.replace(self, predictor=predictor, **moved)
+        return dataclasses.replace(self, **moved)
 
     def labels(self, images: Tensor) -> Tensor:
         """The answer to every image as it is deployed: int64, N, `REFUSED` (-1) where a refusal is the answer."""
         answers = self.answer(images)
         return answers.accepted if self.refuses else answers.labels
+
+    def _check_numbers(self, response: Response) -> None:
+        # The largest of NaNs is class 0, often the attacker's; a rank of NaN is the highest.
+        parts = {"a logit": response.logits, "a score": response.scores} | dict(response.variants)
+        wrong = [name for name, part in parts.items() if part is not None and bool(part.isnan().any())]
+        if wrong:
+            raise NabError(
+                f"{type(self).__name__} answers with NaN ({', '.join(wrong)}): its network was trained or changed "
+                "beyond use; take a lower learning rate, or change less"
+            )
 
 
 def _joined(parts: list[Tensor | None]) -> Tensor | None:

@@ -22,15 +22,19 @@ class Answering(nn.Module):
     """A deployed defense as one function of pixels.
 
     Args:
-        deployed: what answers; its network is copied.
+        deployed: what answers; its networks are copied.
     """
 
     def __init__(self, deployed: Deployed) -> None:
         super().__init__()
-        copied = dataclasses.replace(deployed, predictor=deployed.predictor.copy().frozen()).to(torch.device("cpu"))
+        copies: dict[str, Any] = {name: p.copy().frozen() for name, p in deployed.predictors.items()}
+        copied = dataclasses.replace(deployed, **copies).to(torch.device("cpu"))
         runtime = Runtime(torch.device("cpu"), torch.float32, channels_last=False)
-        self.deployed = dataclasses.replace(copied, predictor=dataclasses.replace(copied.predictor, runtime=runtime))
-        self.network = self.deployed.predictor.network
+        plain: dict[str, Any] = {
+            name: dataclasses.replace(predictor, runtime=runtime) for name, predictor in copied.predictors.items()
+        }
+        self.deployed = dataclasses.replace(copied, **plain)
+        self.networks = nn.ModuleDict({name: predictor.network for name, predictor in plain.items()})
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Logits and, where the defense has them, refusals (bool, N) and scores (float32, N)."""

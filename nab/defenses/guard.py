@@ -22,6 +22,8 @@ class Guard(nn.Module):
         super().__init__()
         self.deployed = deployed
         self.network: nn.Module = deployed.predictor.network
+        others = {name: p.network for name, p in deployed.predictors.items() if p is not deployed.predictor}
+        self.others = nn.ModuleDict(others)
         self.training = self.network.training
 
     def respond(self, images: Tensor, *, is_full: bool = True) -> Response:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import PydanticUserError, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -24,12 +24,13 @@ from nab import __version__
 from nab.checks import check_choice
 from nab.data import Normalization
 from nab.defenses.deployed import Deployed
-from nab.digest import SCHEMA, NoSource
+from nab.digest import SCHEMA
 from nab.errors import ConfigError, DataError, NabError
 from nab.files import write_atomically
-from nab.models import MODELS, Custom, as_network, structure
+from nab.models import MODELS, Architecture, Custom, as_network, structure
 from nab.registry import build, make_dataclass, nested_dataclass
-from nab.training import PRECISIONS, Predictor, Runtime, pack_weights, resolve_device, unpack_weights
+from nab.source_code import NoSource
+from nab.training import PRECISIONS, Predictor, Runtime, pack_weights, resolve_device, unpack_weights, without_gradient
 
 HEADER = "nab"
 """The key of the JSON header among the file's metadata."""
@@ -106,9 +107,9 @@ def load_deployed(path: str | Path, *, device: str = "auto", network: nn.Module 
             name: _decode(value, hints[name], name, tensors, where, network) for name, value in header["fields"].items()
         }
         return kind(**fields)
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        if isinstance(error, NabError):
-            raise
+    except NabError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError, PydanticUserError) as error:
         raise DataError(f"{source} does not fit this version of {header['class']} ({error})") from None
 
 
@@ -119,11 +120,15 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         DataError: see `load_deployed`.
     """
     try:
+        if path.is_dir():
+            raise IsADirectoryError
         with safe_open(path, framework="pt") as stored:
             header = json.loads((stored.metadata() or {})[HEADER])
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder, not a file") from None
     except KeyError:
         raise DataError(f"{path} was not written by save_deployed: it has no header {HEADER!r}") from None
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
@@ -202,6 +207,7 @@ def _decode_predictor(
     check_choice("precision", value["precision"], PRECISIONS)
     architecture = None if told is None else build("model", told["name"], LOADABLE, told["params"])
     if architecture is not None:
+        _check_sizes(architecture, len(classes), shape, tensors, value["weights"])
         empty = architecture.build(len(classes), shape)
     elif network is not None:
         empty = copy.deepcopy(network)  # two fields may ask for one
@@ -210,7 +216,24 @@ def _decode_predictor(
             empty = as_network(empty, shape)
     else:
         raise ConfigError("the file holds a network of somebody's own: pass one of its kind as network")
+    fixed = without_gradient(empty)
     filled = unpack_weights(tensors, empty, value["weights"])
     runtime = Runtime.choose(device, value["precision"], filled)
     normalization = make_dataclass("normalization", Normalization, value["normalization"])
-    return Predictor(runtime.place(filled), normalization, runtime, architecture, classes, shape)
+    return Predictor(runtime.place(filled), normalization, runtime, architecture, classes, shape, fixed)
+
+
+def _check_sizes(
+    architecture: Architecture,
+    num_classes: int,
+    shape: tuple[int, int, int],
+    tensors: Mapping[str, Tensor],
+    prefix: str,
+) -> None:
+    """Raise ``ValueError`` before memory is taken for a network that the file's weights do not fill."""
+    with torch.device("meta"):
+        sizes = {name: value.shape for name, value in architecture.make(num_classes, shape).state_dict().items()}
+    stored = {name.removeprefix(prefix): value.shape for name, value in tensors.items() if name.startswith(prefix)}
+    if sizes != stored:
+        wrong = sorted(name for name in sizes.keys() | stored.keys() if sizes.get(name) != stored.get(name))
+        raise ValueError(f"the weights belong to another network: {wrong[0]} has another size")

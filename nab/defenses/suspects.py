@@ -3,92 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from nab.checks import check_kind
 from nab.data import Dataset, GroundTruth
-from nab.defenses.base import Defended, Defense, attacked_model
+from nab.defenses.base import Defended, Defense
+from nab.defenses.supply import Supply
 from nab.detection import LGA, Detector, Rate, Scored, check_cut, find_scores, select_suspects
-from nab.errors import ConfigError, DataError, NabError
-from nab.needs import Given, Suspicion, check_needs, check_verified
+from nab.errors import ConfigError, DataError
+from nab.needs import Suspicion, left_alone
 from nab.pseudolabels import VD, Labeler, guess_labels
-from nab.selfsupervised import SelfSupervised, SimCLR, train_encoder
-from nab.training import Predictor, Trained, Trainer
+from nab.selfsupervised import SelfSupervised, SimCLR
+from nab.training import Trainer
 
 log = logging.getLogger(__name__)
-
-
-class Method(Protocol):
-    """Whatever declares needs."""
-
-    @property
-    def needs(self) -> frozenset[str]: ...
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Supply:
-    """Everything that methods may need of one training set; each part is made when the first method asks for it.
-
-    Attributes:
-        dataset: the training set as the defender sees it.
-        trainer: how and where to train.
-        verified: a small set of clean, correctly labeled images.
-        encoder: trains the features; SimCLR by default.
-        truth: for oracles, which exist for ablations.
-    """
-
-    dataset: Dataset
-    trainer: Trainer
-    verified: Dataset | None = None
-    encoder: SelfSupervised = SimCLR()
-    truth: GroundTruth | None = None
-
-    @functools.cached_property
-    def _attacked(self) -> Trained:
-        return attacked_model(self.dataset, self.trainer)
-
-    @functools.cached_property
-    def _features(self) -> Predictor:
-        return train_encoder(self.dataset, self.trainer, self.encoder)
-
-    def check(self, method: Method) -> None:
-        """Whether the method can be given what it needs, before anything is trained.
-
-        Raises:
-            ConfigError: it cannot.
-        """
-        who, needs = type(method).__name__, check_needs(method.needs)
-        if "verified" in needs:
-            check_verified(who, self.verified, self.dataset)
-        if "truth" in needs and self.truth is None:
-            raise ConfigError(f"{who} needs the ground truth and exists for ablations only: pass it as truth")
-
-    def give(self, method: Method, suspicion: Suspicion | None = None) -> Given:
-        """Exactly what the method declared that it needs.
-
-        Raises:
-            ConfigError: something is missing.
-        """
-        self.check(method)
-        needs = method.needs
-        if "suspects" in needs and suspicion is None:
-            raise ConfigError(f"{type(method).__name__} needs suspects: name a detector, or pass a Suspicion")
-        attacked = None
-        if "attacked model" in needs:
-            attacked = dataclasses.replace(self._attacked, predictor=self._attacked.predictor.copy())
-        # Copies, so that no method changes what others are given.
-        everything = Given(
-            None if suspicion is None else suspicion.copy(),
-            self.verified,
-            self._features.copy() if "features" in needs else None,
-            attacked,
-            self.truth,
-        )
-        return everything.only(needs)
 
 
 def find_suspects(
@@ -131,15 +63,20 @@ def suspicion_from(
 ) -> tuple[Suspicion, Scored]:
     """The suspicion and what the detector found besides; see `find_suspects`."""
     dataset, trainer = supply.dataset, supply.trainer
+    check_kind("detector", detector, Detector, "nab.detection.LGA()")
+    if labeler is not None:
+        check_kind("labeler", labeler, Labeler, "nab.pseudolabels.VD()")
     _check(dataset, detector, rate, threshold)
     supply.check(detector)
-    detector.check(dataset, supply.verified)
+    detector.check(dataset, trainer, supply.verified)
     if labeler is not None:
         supply.check(labeler)
+        labeler.check(dataset, trainer, supply.verified)
         _tell_missing_classes(dataset, labeler, supply.verified)
     found = find_scores(detector, dataset, trainer, supply.give(detector))
     is_suspect = select_suspects(found.scores, rate, threshold=threshold)
     _tell_shortfall(int(is_suspect.sum()), len(dataset), rate)
+    _tell_ties(found.scores, is_suspect)
     return add_labels(supply, Suspicion(found.scores, is_suspect), labeler), found
 
 
@@ -204,10 +141,13 @@ def defend(
         NabError: before anything is trained: something that is needed is missing or not valid.
     """
     supply = Supply(dataset, trainer or Trainer(), verified, encoder or SimCLR(), truth)
+    check_kind("defense", defense, Defense, "nab.defenses.NAB()")
+    if suspicion is not None:
+        check_kind("suspicion", suspicion, Suspicion, "nab.find_suspects(...)")
     if "truth" in defense.needs:
         raise ConfigError(f"{type(defense).__name__} needs the truth, which no defense may be given")
-    defense.check(dataset)
     supply.check(defense)
+    defense.check(dataset, supply.trainer, supply.verified)
     notes: dict[str, object] = {}
     if suspicion is None and "suspects" in defense.needs:
         guesser = (labeler or VD()) if "pseudo labels" in defense.needs else labeler
@@ -219,11 +159,9 @@ def defend(
         if "pseudo labels" in defense.needs and suspicion.pseudo_labels is None:
             suspicion = add_labels(supply, suspicion, labeler or VD())
     given = supply.give(defense, suspicion)
-    state = (dataset.images._version, dataset.labels._version)
-    with supply.trainer.ledger.part(f"defense: {type(defense).__name__}"):
+    who = type(defense).__name__
+    with left_alone(who, dataset), supply.trainer.ledger.part(f"defense: {who}"):
         defended = defense.defend(dataset, supply.trainer, given)
-    if state != (dataset.images._version, dataset.labels._version):
-        raise NabError(f"{type(defense).__name__} wrote into the training set, which others use; let it make a copy")
     return dataclasses.replace(defended, suspicion=defended.suspicion or suspicion, notes={**notes, **defended.notes})
 
 
@@ -261,6 +199,21 @@ def _tell_shortfall(found: int, size: int, rate: Rate | None) -> None:
             found,
             size,
             100 * rate,
+        )
+
+
+def _tell_ties(scores: Tensor, is_suspect: Tensor) -> None:
+    """Scores that cannot be told apart lie on both sides of the cut."""
+    if not is_suspect.any():
+        return
+    lowest = scores[is_suspect].min()
+    tied, chosen = int((scores == lowest).sum()), int((scores[is_suspect] == lowest).sum())
+    if tied > chosen:
+        log.warning(
+            "%d samples share the score at which suspects end, and the first %d of them are taken: the detector cannot "
+            "tell them apart",
+            tied,
+            chosen,
         )
 
 

@@ -62,7 +62,7 @@ class ActivationClustering(Detector):
         check_choice("statistic", self.statistic, STATISTICS)
         check_range("largest_share", self.largest_share, 0, 0.5, include_low=False)
 
-    def check(self, dataset: Dataset, verified: Dataset | None = None) -> None:
+    def check(self, dataset: Dataset, trainer: Trainer, verified: Dataset | None = None) -> None:
         check_classes(dataset.labels)
 
     def score(self, dataset: Dataset, trainer: Trainer, given: Given) -> Scored:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nab.data import Dataset
 from nab.detection.cut import check_scores
-from nab.needs import Given
+from nab.needs import Given, left_alone
 from nab.training import Output, Recipe, Trainer
 
 
@@ -49,11 +49,14 @@ class Detector(abc.ABC):
         """How the detector's own network is trained, from the final network's recipe; ``base`` itself by default."""
         return base
 
-    def check(self, dataset: Dataset, verified: Dataset | None = None) -> None:  # noqa: B027 - most suit all data
+    def check(  # noqa: B027 - most suit everything
+        self, dataset: Dataset, trainer: Trainer, verified: Dataset | None = None
+    ) -> None:
         """Whether the detector can judge the data, before anything is trained.
 
         Args:
             dataset: the training set as the defender sees it.
+            trainer: how networks will be trained; its architecture may not suit the detector.
             verified: the verified images, of a detector that needs them.
 
         Raises:
@@ -75,17 +78,19 @@ def find_scores(detector: Detector, dataset: Dataset, trainer: Trainer, given: G
     """What the detector finds, kept as a stage. Arguments as for `Detector.score`.
 
     Raises:
-        NabError: the detector cannot judge the data, or a score is not a number.
+        NabError: the detector cannot judge the data, writes into it, or gives a score that is not a number.
     """
     given = given.only(detector.needs)
-    detector.check(dataset, given.verified)
+    detector.check(dataset, trainer, given.verified)
     if given.truth is not None:  # the truth is no part of any key
-        found = detector.score(dataset, trainer, given)
+        with left_alone(type(detector).__name__, dataset):
+            found = detector.score(dataset, trainer, given)
         check_scores(found.scores, len(dataset))
         return found
 
     def make() -> Output:
-        found = detector.score(dataset, trainer, given)
+        with left_alone(type(detector).__name__, dataset):
+            found = detector.score(dataset, trainer, given)
         notes = {f"note {name}": value for name, value in found.notes.items()}
         return Output({"scores": check_scores(found.scores, len(dataset))} | notes)
 

@@ -86,7 +86,7 @@ class Beatrix(Detector):
         check_range("threshold", self.threshold, 0, math.inf, include_low=False, include_high=False)
         check_whole("samples", self.samples, FOLDS, 10_000)
 
-    def check(self, dataset: Dataset, verified: Dataset | None = None) -> None:
+    def check(self, dataset: Dataset, trainer: Trainer, verified: Dataset | None = None) -> None:
         check_classes(dataset.labels)
         if verified is not None and len(verified) < FOLDS:
             raise NabError(f"Beatrix needs at least {FOLDS} verified images, got {len(verified)}")

@@ -99,12 +99,12 @@ class Ensemble(Detector):
     def needs(self) -> frozenset[str]:  # type: ignore[override]  # depends on the members
         return frozenset().union(*(detector.needs for detector in self._detectors.values()))
 
-    def check(self, dataset: Dataset, verified: Dataset | None = None) -> None:
+    def check(self, dataset: Dataset, trainer: Trainer, verified: Dataset | None = None) -> None:
         for detector in self._detectors.values():
-            detector.check(dataset, verified)
+            detector.check(dataset, trainer, verified)
 
     def score(self, dataset: Dataset, trainer: Trainer, given: Given) -> Scored:
-        found = [find_scores(detector, dataset, trainer, given) for detector in self._detectors.values()]
+        found = [find_scores(detector, dataset, trainer, given.copy()) for detector in self._detectors.values()]
         surprises = torch.stack([surprise(each.scores) for each in found])
         weights = torch.ones(len(found), dtype=torch.float64)
         if self.weights == "agreement":

@@ -86,7 +86,7 @@ class FCT(Detector):
             cosine_extra_epochs=self.cosine_extra_epochs,
         )
 
-    def check(self, dataset: Dataset, verified: Dataset | None = None) -> None:
+    def check(self, dataset: Dataset, trainer: Trainer, verified: Dataset | None = None) -> None:
         if len(dataset.labels.unique()) < 2:
             raise DataError("FCT compares classes: expected samples of at least two, got one")
 
@@ -129,7 +129,7 @@ class Separation(Step):
     def inputs(self) -> Mapping[str, Any] | None:
         return {"epochs": self._epochs, "num_classes": self._num_classes}
 
-    def begin_epoch(self, epoch: int) -> None:
+    def begin_epoch(self, epoch: int, predictor: Predictor) -> None:
         self._epoch = epoch
 
     def loss(self, predictor: Predictor, batch: Batch, *beside: Batch) -> Tensor:

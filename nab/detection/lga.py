@@ -20,7 +20,7 @@ from nab.checks import check_range
 from nab.data import Dataset
 from nab.detection.base import Detector, Scored
 from nab.needs import Given
-from nab.training import Batch, CrossEntropy, Recipe, Trainer
+from nab.training import Batch, CrossEntropy, Predictor, Recipe, Trainer
 
 
 class GradientAscent(CrossEntropy):
@@ -47,7 +47,7 @@ class GradientAscent(CrossEntropy):
         """None: the losses that the step collects are not kept with the network."""
         return None
 
-    def begin_epoch(self, epoch: int) -> None:
+    def begin_epoch(self, epoch: int, predictor: Predictor) -> None:
         if epoch > 0:
             self._finished.append(self._current.clone())
         self._current.fill_(float("nan"))

@@ -81,7 +81,7 @@ class LN(Detector):
         plain = features_recipe(base).without_augmentation()
         return dataclasses.replace(plain, **own, **shift)  # type: ignore[arg-type]
 
-    def check(self, dataset: Dataset, verified: Dataset | None = None) -> None:
+    def check(self, dataset: Dataset, trainer: Trainer, verified: Dataset | None = None) -> None:
         if len(dataset.labels.unique()) < 2:
             raise DataError("LN compares classes: expected samples of at least two, got one")
 

@@ -65,7 +65,7 @@ class SCAn(Detector):
         check_positive("components", self.components)
         check_range("threshold", self.threshold, 0, math.inf, include_low=False, include_high=False)
 
-    def check(self, dataset: Dataset, verified: Dataset | None = None) -> None:
+    def check(self, dataset: Dataset, trainer: Trainer, verified: Dataset | None = None) -> None:
         check_classes(dataset.labels)
         if verified is not None:
             _check_verified(verified.labels)

@@ -42,7 +42,7 @@ class SpectralSignatures(Detector):
     needs: ClassVar[frozenset[str]] = frozenset({"attacked model"})
     judges_classes: ClassVar[bool] = True
 
-    def check(self, dataset: Dataset, verified: Dataset | None = None) -> None:
+    def check(self, dataset: Dataset, trainer: Trainer, verified: Dataset | None = None) -> None:
         check_classes(dataset.labels)
 
     def score(self, dataset: Dataset, trainer: Trainer, given: Given) -> Scored:

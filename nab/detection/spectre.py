@@ -73,7 +73,7 @@ class SPECTRE(Detector):
         check_range("alpha", self.alpha, 0, 1000)
         check_choice("tail", self.tail, ("remaining", "passed"))
 
-    def check(self, dataset: Dataset, verified: Dataset | None = None) -> None:
+    def check(self, dataset: Dataset, trainer: Trainer, verified: Dataset | None = None) -> None:
         check_classes(dataset.labels)
 
     def score(self, dataset: Dataset, trainer: Trainer, given: Given) -> Scored:

@@ -100,7 +100,7 @@ class Grid:
         for cell in self.cells:
             result = self._results.get(cell.config.hash)
             # Where a name does not fix the images, `run` compares them with those of the stored result.
-            if result is not None and cell.config.make_source().is_fixed:
+            if result is not None and cell.config.make_source().fixes(str(result.data.get("provenance"))):
                 cell.state, cell.was_finished = "done", True
                 cell.metrics, cell.seconds = result.metrics, result.seconds
 

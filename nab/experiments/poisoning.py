@@ -102,12 +102,13 @@ def _check_defender(config: RunConfig, clean: Dataset, labels: Tensor) -> None:
     one = clean.subset(torch.zeros(1, dtype=torch.long))
     Batches(one, config.make_recipe(), torch.device("cpu"), torch.Generator())  # checks the augmentation
     seen = clean.replace(labels=labels)
-    config.make_defense().check(seen)
-    verified = draw_verified(clean, config.verified_rate, config.seed)
-    detector = config.make_detector()
-    if detector is not None:
+    if config.detector is not None:
         check_cut(config.detection_rate, config.detection_threshold, len(seen))
-        detector.check(seen, verified)
+    verified = draw_verified(clean, config.verified_rate, config.seed)
+    trainer = Trainer(config.make_recipe(), config.make_architecture())
+    for method in (config.make_defense(), config.make_detector(), config.make_labeler()):
+        if method is not None:
+            method.check(seen, trainer, verified)
 
 
 def _attack(config: RunConfig, clean: Dataset, test: Dataset, trainer: Trainer) -> tuple[Poisoned, Triggered]:

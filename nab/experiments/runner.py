@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,13 +124,13 @@ def _checked_file(save: str | Path) -> Path:
 def _check_same_data(finished: RunResult, store: ResultStore, config: RunConfig, data_root: str | Path | None) -> None:
     """The hash names a dataset. Where a name does not fix the images, those of the stored run must be these."""
     source = config.make_source()
-    if source.is_fixed:
+    if source.fixes(str(finished.data.get("provenance"))):
         return
     parts = zip(("train", "test"), source.load(_data_root(data_root)), strict=True)
     if any(part.fingerprint != finished.data.get(f"{name}_fingerprint") for name, part in parts):
         raise ResultError(
             f"{store.path(config)} is a run on other images than those of {data_root or 'NAB_DATA'}: "
-            "run again with --force, or name another folder with --results"
+            "replace it with --force, or name another folder with --results"
         )
 
 
@@ -147,7 +147,7 @@ def _defend(config: RunConfig, trainer: Trainer, data: Attacked) -> Defended:
             labeler=labeler,
             rate=config.detection_rate,
             threshold=config.detection_threshold,
-            trainer=trainer,
+            trainer=dataclasses.replace(trainer, keeper=_without_list(trainer.keeper)),
             verified=draw_verified(data.clean, config.verified_rate, config.seed),
             encoder=config.make_encoder(),
             truth=data.poisoned.truth if needs_truth else None,
@@ -157,6 +157,15 @@ def _defend(config: RunConfig, trainer: Trainer, data: Attacked) -> Defended:
         for name, stage in defended.stages.items()
     }
     return dataclasses.replace(defended, stages=stages)
+
+
+def _without_list(keeper: Keeper) -> Keeper:
+    """The keeper as a function: a method can have its stages kept, and cannot look through those of the attacker."""
+
+    def keep(stage: str, inputs: Mapping[str, Any], make: Callable[[], Output]) -> Output:
+        return keeper(stage, inputs, make)
+
+    return keep
 
 
 def _findings(defended: Defended, data: Attacked, config: RunConfig, trainer: Trainer) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from nab.digest import NoSource, describe
+from nab.digest import describe
 from nab.errors import ConfigError
+from nab.source_code import NoSource
 
 
 @runtime_checkable
@@ -184,12 +185,37 @@ def as_network(module: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
     Raises:
         ConfigError: see `Adapted`.
     """
-    follows = isinstance(module, Network) and isinstance(module.classifier, nn.Linear)
-    return module if follows else Adapted(module, shape)
+    if not (isinstance(module, Network) and isinstance(module.classifier, nn.Linear)):
+        return Adapted(module, shape)
+    _check_features(module, shape)
+    return module
+
+
+def _check_features(module: Any, shape: tuple[int, int, int]) -> None:
+    """Raise ``ConfigError`` unless the classifier makes the logits from the features, as methods take for granted."""
+    like = next(module.parameters(), torch.zeros(0))
+    noise = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    is_training = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            images = noise.to(like.device, like.dtype)
+            logits, made = module(images), module.classifier(module.features(images))
+    finally:
+        for part, was_training in is_training.items():
+            part.training = was_training
+    if logits.shape != made.shape or not torch.allclose(logits, made, rtol=1e-2, atol=1e-3):
+        raise ConfigError(
+            f"expected {type(module).__name__}.classifier to make the logits from {type(module).__name__}.features, "
+            "got other logits from the network itself; see nab.models.Network"
+        )
 
 
 _OWN = vars(nn.Module()).keys()
 """What every module has: its parts, its weights, its hooks."""
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def structure(network: nn.Module) -> list[Any]:
@@ -202,7 +228,7 @@ def structure(network: nn.Module) -> list[Any]:
     parts = []
     for name, part in network.named_modules():
         own = vars(part)
-        if own.get("_forward_hooks") or own.get("_forward_pre_hooks") or "forward" in own:
+        if any(own.get(hooks) for hooks in _HOOKS) or "forward" in own:
             raise NoSource(f"part {name!r} of the network has a hook or a forward of its own")
         try:
             attributes = describe({key: value for key, value in own.items() if key not in _OWN})

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nab.data import Dataset
 from nab.errors import ConfigError
-from nab.needs import Given, Suspicion
+from nab.needs import Given, Suspicion, left_alone
 from nab.training import Output, Recipe, Trainer
 
 
@@ -31,6 +31,15 @@ class Labeler(abc.ABC):
     def recipe(self, base: Recipe) -> Recipe:
         """How the labeler's own network is trained, given the final network's recipe; ``base`` itself by default."""
         return base
+
+    def check(  # noqa: B027 - most suit everything
+        self, dataset: Dataset, trainer: Trainer, verified: Dataset | None = None
+    ) -> None:
+        """Whether the labeler suits the data and the network, before anything is trained; see `nab.detection.Detector`.
+
+        Raises:
+            NabError: it does not.
+        """
 
     @abc.abstractmethod
     def label(self, dataset: Dataset, trainer: Trainer, given: Given) -> Tensor:
@@ -83,7 +92,9 @@ def guess_labels(labeler: Labeler, dataset: Dataset, trainer: Trainer, given: Gi
     }
 
     def make() -> Output:
-        return Output({"labels": _checked(labeler, labeler.label(dataset, trainer, given), dataset)})
+        with left_alone(type(labeler).__name__, dataset):
+            labels = labeler.label(dataset, trainer, given)
+        return Output({"labels": _checked(labeler, labels, dataset)})
 
     return trainer.keep("pseudo labels", inputs, make).tensors["labels"]
 

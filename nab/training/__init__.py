@@ -4,7 +4,7 @@ from nab.training.batches import Batch, Batches, BatchSource, RawBatches
 from nab.training.keeping import Cost, Keeper, Ledger, Memory, Output
 from nab.training.loop import Trained, fit
 from nab.training.monitoring import Monitor, Watch, current_monitor, monitored
-from nab.training.predictor import BATCH_SIZE, Change, Predictor, fitting, freeze
+from nab.training.predictor import BATCH_SIZE, Change, Predictor, fitting, freeze, without_gradient
 from nab.training.recipe import PRECISIONS, RECIPES, Recipe
 from nab.training.runtime import Runtime, resolve_device
 from nab.training.step import CrossEntropy, Step
@@ -44,4 +44,5 @@ __all__ = [
     "pack_weights",
     "resolve_device",
     "unpack_weights",
+    "without_gradient",
 ]

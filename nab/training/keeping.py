@@ -119,6 +119,8 @@ class Ledger:
             own = Cost(stage, time.perf_counter() - frame.began - frame.seconds_within)
             self.costs[key] = own
             costs.update(frame.within | {key: own})
+            for each, cost in costs.items():  # a stage that failed counts in the one around it, which went on
+                self._open[-1].within.setdefault(each, cost)
 
     @contextmanager
     def asking(self) -> Iterator[None]:

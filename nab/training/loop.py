@@ -62,7 +62,8 @@ def fit(
         recipe: epochs, schedule and, unless ``optimizers`` are given, the optimizer. Batch size and augmentation are
             the source's.
         step: what an update minimizes; plain training by default.
-        beside: further sources; the step gets a batch of each in every update, and their epochs follow each other.
+        beside: further sources; the step gets a batch of each in every update. Their epochs follow each other without
+            regard to those of ``source``.
         along: other modules that are trained with the network, such as a head; they are left in evaluation mode.
         frozen: parts of the network that stay in evaluation mode, so that their statistics do not move.
         optimizers: in place of the recipe's one. The schedule scales the learning rates that they come with, as it
@@ -88,11 +89,11 @@ def fit(
     seed = derive(source.generator.initial_seed(), title)
     with _seeded(predictor.runtime.device, seed), bar(title, recipe.epochs) as progress:
         for epoch in range(recipe.epochs):
+            step.begin_epoch(epoch, predictor)
             for module in (network, *along):
                 module.train()
             for module in frozen:
                 module.eval()
-            step.begin_epoch(epoch)
             update.total.zero_()
             for position, index in enumerate(source.epoch()):
                 lr = recipe.learning_rate(epoch * len(source) + position, len(source))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from nab.errors import ConfigError
 from nab.training.predictor import Predictor
 
 
@@ -61,7 +62,14 @@ def current_monitor() -> Monitor | None:
 
 
 def note_curve(purpose: str, curve: list[dict[str, float]]) -> None:
-    """Put a watched training's curve into the log of the innermost `monitored` block. For the trainer alone."""
+    """Put a watched training's curve into the log of the innermost `monitored` block. For the trainer alone.
+
+    Raises:
+        ConfigError: another training, with another curve, has the same purpose.
+    """
     log = _log.get()
-    if log is not None:
-        log[purpose] = [dict(row) for row in curve]
+    if log is None:
+        return
+    rows = [dict(row) for row in curve]
+    if log.setdefault(purpose, rows) != rows:
+        raise ConfigError(f"two watched trainings are for {purpose!r}: give each a purpose of its own")

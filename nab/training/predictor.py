@@ -39,6 +39,8 @@ class Predictor:
         architecture: makes the network again; None for a network that was handed over.
         classes: the names of the classes, one per logit.
         shape: C, H and W of an image.
+        fixed: the names of the parameters that no training changes, such as those of a layer that its architecture
+            leaves without gradients.
     """
 
     network: Any  # an nn.Module that follows `Network`; a protocol cannot say that it is a module too
@@ -47,6 +49,7 @@ class Predictor:
     architecture: Architecture | None = None
     classes: tuple[str, ...] = ()
     shape: tuple[int, int, int] = (3, 32, 32)
+    fixed: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -73,6 +76,17 @@ class Predictor:
         """The predictor itself; its network is put into evaluation mode, and its weights get no gradients any more."""
         self.network.eval().requires_grad_(False)
         return self
+
+    def trainable(self) -> Predictor:
+        """The predictor itself; its weights, but for the ``fixed`` ones, get gradients."""
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(name not in self.fixed)
+        return self
+
+    def to(self, device: torch.device) -> Predictor:
+        """The same on another device; the network itself is moved, as torch does it."""
+        runtime = dataclasses.replace(self.runtime, device=device)
+        return dataclasses.replace(self, network=self.network.to(device), runtime=runtime)
 
     def logits(self, images: Tensor, change: Change | None = None) -> Tensor:
         """float32, N x K, on the device.
@@ -135,6 +149,11 @@ class Predictor:
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits of normalized images; see `apply`."""
         return self.apply(self.network, inputs)
+
+
+def without_gradient(network: nn.Module) -> tuple[str, ...]:
+    """The names of the parameters that get none."""
+    return tuple(name for name, parameter in network.named_parameters() if not parameter.requires_grad)
 
 
 def freeze(network: nn.Module) -> nn.Module:

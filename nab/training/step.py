@@ -33,8 +33,13 @@ class Step(abc.ABC):
         """
         return None
 
-    def begin_epoch(self, epoch: int) -> None:  # noqa: B027 - most steps do nothing here
-        """Called before the first batch of every epoch, counted from 0."""
+    def begin_epoch(self, epoch: int, predictor: Predictor) -> None:  # noqa: B027 - most steps do nothing here
+        """Called before the first batch of every epoch.
+
+        Args:
+            epoch: counted from 0.
+            predictor: whose network is trained. It may be asked here in any mode: training mode is set afterwards.
+        """
 
     @abc.abstractmethod
     def loss(self, predictor: Predictor, batch: Batch, *beside: Batch) -> Tensor:

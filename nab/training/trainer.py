@@ -11,15 +11,16 @@ from typing import Any
 import torch
 
 from nab.data import Dataset
-from nab.digest import SCHEMA, NoSource, describe, digest
+from nab.digest import SCHEMA, describe, digest
 from nab.errors import ConfigError, DataError
 from nab.models import Architecture, ResNet18
 from nab.seeding import derive, stream
+from nab.source_code import NoSource
 from nab.training.batches import Batches
 from nab.training.keeping import Keeper, Ledger, Memory, Output
 from nab.training.loop import Trained, fit
 from nab.training.monitoring import Watch, current_monitor, note_curve
-from nab.training.predictor import Predictor
+from nab.training.predictor import Predictor, without_gradient
 from nab.training.recipe import Recipe
 from nab.training.runtime import Runtime, resolve_precision
 from nab.training.step import CrossEntropy, Step
@@ -57,8 +58,9 @@ class Trainer:
         shape = (dataset.images.shape[1], dataset.images.shape[2], dataset.images.shape[3])
         network = self.architecture.build(dataset.num_classes, shape, derive(self.seed, purpose))
         runtime = Runtime.choose(self.device, (recipe or self.recipe).precision, network)
+        fixed = without_gradient(network)
         return Predictor(
-            runtime.place(network), dataset.normalization, runtime, self.architecture, dataset.classes, shape
+            runtime.place(network), dataset.normalization, runtime, self.architecture, dataset.classes, shape, fixed
         )
 
     def train(
@@ -80,8 +82,8 @@ class Trainer:
             recipe: how; the final network's by default. Its label smoothing is that of plain training; a ``step`` has
                 its own.
             step: what is minimized; plain training by default. The network is never kept if ``Step.inputs`` is None.
-            start: the network from whose weights the training goes on; it is left as it is. Its normalization is kept.
-                A fresh network by default.
+            start: the network from whose weights the training goes on; it is left as it is. Its normalization is kept,
+                and so are its ``fixed`` weights. A fresh network by default.
             beside: further sets by name; every step gets a batch of each, in this order.
             watch: makes of the network what is to be deployed, which the runner's monitor measures after every epoch.
 
@@ -98,8 +100,7 @@ class Trainer:
 
         def begin() -> Predictor:
             predictor = self.fresh(dataset, purpose, recipe) if start is None else self._copy(start, recipe)
-            predictor.network.requires_grad_(True)
-            return predictor
+            return predictor.trainable()
 
         def observe(predictor: Predictor) -> dict[str, float]:
             assert monitor is not None
@@ -131,6 +132,7 @@ class Trainer:
             "step": {"class": type(step), "inputs": step.inputs},
             "start": start,
             "beside": list(beside.items()),
+            **({"fixed": list(start.fixed)} if start is not None and start.fixed else {}),
             "watched": None if monitor is None else {"by": monitor.inputs, "as": watch},
         }
         output = self.keep(purpose, inputs, lambda: _pack(make()))
@@ -147,7 +149,7 @@ class Trainer:
         """What ``make`` returns, or the same from the cache.
 
         It is not kept if ``inputs`` has a class or function that cannot be told apart from another one; see
-        `nab.digest.NoSource`.
+        `nab.source_code.NoSource`.
 
         Args:
             stage: a short name.

@@ -6,12 +6,20 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from nab.errors import DataError
+from nab.errors import ConfigError, DataError
 
 
 def pack_weights(network: nn.Module, prefix: str = "") -> dict[str, Tensor]:
-    """Copies of a network's parameters and buffers on the CPU, each name behind ``prefix``."""
-    return {f"{prefix}{name}": value.detach().cpu().clone() for name, value in network.state_dict().items()}
+    """Copies of a network's parameters and buffers on the CPU, each name behind ``prefix``.
+
+    Raises:
+        ConfigError: a part of the network has a state that is no tensor.
+    """
+    state = network.state_dict()
+    other = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if other:
+        raise ConfigError(f"expected a network whose whole state is in tensors, got something else for {other[0]}")
+    return {f"{prefix}{name}": value.detach().cpu().clone() for name, value in state.items()}
 
 
 def unpack_weights(tensors: Mapping[str, Tensor], network: nn.Module, prefix: str = "") -> nn.Module:

@@ -97,7 +97,7 @@ class ABL(Defense):
         for recipe in (self.isolation_recipe, self.fine_tuning_recipe, self.unlearning_recipe):
             recipe(Recipe())  # its checks
 
-    def check(self, dataset: Dataset) -> None:
+    def check(self, dataset: Dataset, trainer: Trainer, verified: Dataset | None = None) -> None:
         count = suspect_count(len(dataset), self.isolation_rate)
         if not 2 <= count <= len(dataset) - 2:
             raise ConfigError(

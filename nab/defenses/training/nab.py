@@ -97,7 +97,7 @@ class NAB(Defense):
     source: ClassVar[str] = "Liu, Sangiovanni-Vincentelli, Yue 2023"
     needs: ClassVar[frozenset[str]] = frozenset({"suspects", "pseudo labels"})
 
-    def check(self, dataset: Dataset) -> None:
+    def check(self, dataset: Dataset, trainer: Trainer, verified: Dataset | None = None) -> None:
         self.stamp.check(dataset.images)
 
     def stamped_samples(self, dataset: Dataset, suspicion: Suspicion) -> Tensor:
@@ -132,7 +132,7 @@ class NAB(Defense):
                 f"expected the dataset in which suspects were found, of {len(suspicion.is_suspect)} images, got one of "
                 f"{len(dataset)}"
             )
-        self.check(dataset)
+        self.stamp.check(dataset.images)
         return DefendedDataset(
             dataset, suspicion, self, transform or (lambda image: dataset.normalization.apply(image[None])[0])
         )

@@ -91,7 +91,7 @@ class PDB(Defense):
     def __post_init__(self) -> None:
         check_positive("repeats", self.repeats)
 
-    def check(self, dataset: Dataset) -> None:
+    def check(self, dataset: Dataset, trainer: Trainer, verified: Dataset | None = None) -> None:
         self.patch.check(dataset.images)
 
     def mixed(self, dataset: Dataset, verified: Dataset) -> tuple[Dataset, Tensor]:
