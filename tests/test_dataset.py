@@ -71,9 +71,11 @@ def test_the_digest_sees_order_names_and_normalization_and_not_where_rows_came_f
     assert len({digest, *(other.digest for other in others)}) == 4
 
 
-def test_a_copy_knows_the_fingerprint_of_the_rows_that_it_shares(noise):
+def test_a_copy_knows_the_fingerprint_of_the_rows_that_it_shares(noise, monkeypatch):
     first = noise.fingerprint
-    assert noise.replace(normalization=IDENTITY).__dict__["fingerprint"] == first
+    with monkeypatch.context() as patch:
+        patch.setattr(Dataset, "_computed_fingerprint", lambda _: pytest.fail("it was computed again"))
+        assert noise.replace(normalization=IDENTITY).fingerprint == first
     for changes in ({"labels": noise.labels.flip(0)}, {"images": noise.images.flip(0)}):
         assert noise.replace(**changes).fingerprint != first
 
@@ -172,3 +174,13 @@ def test_take_of_nothing_or_all_is_the_dataset_itself(noise):
 def test_take_refuses_less_than_a_sample_per_class_and_more_than_there_is(noise, size):
     with pytest.raises(ConfigError, match=rf"train_size from 4 \(one per class\) to 64.*got {size}"):
         take(noise, size, 0)
+
+
+@pytest.mark.parametrize("name", ["fingerprint", "digest"])
+def test_what_is_remembered_of_the_rows_is_computed_again_after_a_write(noise, name):
+    before = getattr(noise, name)
+    kept = noise.replace(name="other")
+    assert getattr(kept, name) == before
+    noise.images[0] += 1
+    assert getattr(noise, name) != before
+    assert getattr(kept, name) == getattr(noise, name), "they share their rows"

@@ -12,7 +12,7 @@ import nab
 
 PACKAGE = Path(nab.__file__).parent
 
-BASE = {"errors", "registry", "checks", "seeding", "paths", "files", "progress", "digest"}
+BASE = {"errors", "registry", "checks", "seeding", "paths", "files", "progress", "source_code", "digest"}
 CORE = BASE | {"data", "models", "training", "stamp", "needs"}
 FINDERS = {"selfsupervised", "detection", "pseudolabels"}
 METHODS = CORE | FINDERS | {"attacks", "defenses", "evaluation"}
@@ -24,7 +24,8 @@ ALLOWED = {
     "paths": {"errors"},
     "files": set(),
     "progress": set(),
-    "digest": set(),
+    "source_code": set(),
+    "digest": {"source_code"},
     "data": BASE,
     "models": BASE,
     "stamp": BASE | {"data"},

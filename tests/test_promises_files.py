@@ -142,6 +142,27 @@ def test_a_result_on_other_images_than_the_published_ones_is_compared():
     assert not KINDS["dataset"].make("folder").fixes("no published fingerprint")
 
 
+@pytest.mark.parametrize(
+    ("images", "told"),
+    [
+        (torch.rand(4, 3, 8, 8), "from 0 to 255, got none above .*: these look like the output of ToTensor; multiply"),
+        (torch.full((4, 3, 8, 8), torch.nan), "from 0 to 255, got nan to nan"),
+        (torch.full((4, 3, 8, 8), -1.0), "from 0 to 255, got -1 to -1"),
+        (torch.zeros(4, 3, 16, 16), "images of N x 3 x 8 x 8, got 4 x 3 x 16 x 16"),
+        (torch.zeros(4, 3, 8, 8, dtype=torch.int64), "as uint8 or float32, got int64"),
+        (torch.zeros(3, 8, 8), "got 3 x 8 x 8"),
+        ("x", "as a tensor, uint8, N x 3 x 8 x 8, got str"),
+    ],
+    ids=["unit range", "NaN", "negative", "another size", "whole numbers", "one image", "a word"],
+)
+def test_images_that_would_be_misread_are_refused(noise, images, told):
+    deployed = Plain(Trainer(TINY, ResNet9(4)).fresh(noise, "test"))
+    for answer in (deployed.labels, nab.Guard(deployed).predict):
+        with pytest.raises(ConfigError, match=told):
+            answer(images)
+    assert len(deployed.labels(torch.zeros(2, 3, 8, 8))) == 2, "black images are images"
+
+
 def test_what_a_guard_deploys_can_be_loaded(noise, tmp_path):
     model = dropping(4).eval()
     guard = NAB().guard(model, IDENTITY)

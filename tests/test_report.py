@@ -35,7 +35,7 @@ def planted(config: RunConfig, metrics: Mapping[str, float | None], **changes: A
         "wall_seconds": 3.0,
         "images_per_second": {"training": 1000.0},
         "peak_memory_mb": {"host": 500.0},
-        "device": {"name": "a processor", "threads": 2, "precision": "float32"},
+        "device": {"type": "cpu", "name": "a processor", "threads": 2, "precision": "float32"},
         "versions": {"nab": "1", "torch": "2.11.0"},
         "commit": "0123456789abcdef",
         "finished": "2026-01-01T00:00:00+00:00",

@@ -79,5 +79,5 @@ def _read(path: Path) -> Dataset:
             about["name"],
         )
     # Hashing 60,000 images takes a second; the stored value was computed from these very rows.
-    dataset.__dict__["fingerprint"] = about["fingerprint"]
+    dataset.know_fingerprint(about["fingerprint"])
     return dataset

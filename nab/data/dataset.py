@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,9 @@ class Dataset:
         name: what to call it in results.
         normalization: from pixels to what a network sees.
         files: the file that each row came from, N names; None if that is not known.
+
+    Images and labels may be written into by torch alone. What numpy writes into memory that it shares with a tensor, or
+    torch into ``tensor.data``, goes unnoticed: keys would still name the old content.
 
     Raises:
         DataError: a shape, dtype or label is not as above, or fewer than two classes are named.
@@ -73,9 +76,16 @@ class Dataset:
     def num_classes(self) -> int:
         return len(self.classes)
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str:
         """32 hexadecimal digits that depend on images and labels, and not on the order of the rows."""
+        return self._remembered("fingerprint", self._computed_fingerprint)
+
+    def know_fingerprint(self, fingerprint: str) -> None:
+        """Take it over from whoever computed it of these very rows."""
+        self._remembered("fingerprint", lambda: fingerprint)
+
+    def _computed_fingerprint(self) -> str:
         shape = hashlib.blake2b(repr(tuple(self.images.shape[1:])).encode(), digest_size=16)
         for row in sorted(row_digests(self.images, self.labels)):
             shape.update(row)
@@ -85,12 +95,14 @@ class Dataset:
     def digest(self) -> str:
         """32 hexadecimal digits that depend on images, labels, their order, the classes and the normalization. They are
         computed once, and again after somebody has written into the images or labels."""
+        return self._remembered("digest", self._computed_digest)
+
+    def _remembered(self, name: str, compute: Callable[[], str]) -> str:
         state = (self.images._version, self.labels._version)
-        known = self.__dict__.get("_digest")
-        if known is None or known[0] != state:
-            known = self.__dict__["_digest"] = (state, self._computed_digest())
-        found: str = known[1]
-        return found
+        known: dict[str, tuple[tuple[int, int], str]] = self.__dict__.setdefault("_known", {})
+        if name not in known or known[name][0] != state:
+            known[name] = (state, compute())
+        return known[name][1]
 
     def _computed_digest(self) -> str:
         return digest(
@@ -105,8 +117,9 @@ class Dataset:
     def replace(self, **changes: Any) -> Dataset:
         """A copy in which the named fields are other ones."""
         other = dataclasses.replace(self, **changes)
-        if not changes.keys() & {"images", "labels"} and "fingerprint" in self.__dict__:
-            other.__dict__["fingerprint"] = self.fingerprint  # the rows are the same, and hashing them takes a second
+        known = self.__dict__.get("_known", {})
+        if not changes.keys() & {"images", "labels"} and "fingerprint" in known:
+            other.__dict__["_known"] = {"fingerprint": known["fingerprint"]}  # of the same rows; it takes a second
         return other
 
     def subset(self, index: Tensor) -> Dataset:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nab.defenses.deployed import REFUSED, Deployed, Response
+from nab.defenses.pixels import check_pixels
 
 
 class Guard(nn.Module):
@@ -44,7 +45,11 @@ class Guard(nn.Module):
         Args:
             images: as for `forward`.
             reject: whether to answer `REFUSED` (-1) for images that the defense refuses.
+
+        Raises:
+            ConfigError: the images are of another size, type or range.
         """
+        check_pixels(images, self.deployed.predictor)
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:

@@ -1,7 +1,8 @@
 """What is measured of a network after every epoch, out of the reach of the method that trains it.
 
 The runner opens a `monitored` block, and `Trainer.train` looks for it. A method only names what is to be deployed. It
-is never handed the monitor, and so it never sees the test set.
+is never handed the monitor, and so it never sees the test set. What it names does see test images, as all that is
+deployed does; a class that learned from them would cheat.
 """
 
 from __future__ import annotations
