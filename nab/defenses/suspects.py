@@ -20,6 +20,9 @@ from nab.pseudolabels import VD, Labeler, guess_labels
 from nab.selfsupervised import SelfSupervised, SimCLR
 from nab.training import Trainer
 
+ARBITRARY_SHARE = 0.25
+"""Of the suspects; if so many are told from other samples by nothing, it is said."""
+
 log = logging.getLogger(__name__)
 
 
@@ -203,12 +206,12 @@ def _tell_shortfall(found: int, size: int, rate: Rate | None) -> None:
 
 
 def _tell_ties(scores: Tensor, is_suspect: Tensor) -> None:
-    """Scores that cannot be told apart lie on both sides of the cut."""
+    """Much of what is suspected has a score that cannot be told from that of samples which are not."""
     if not is_suspect.any():
         return
     lowest = scores[is_suspect].min()
     tied, chosen = int((scores == lowest).sum()), int((scores[is_suspect] == lowest).sum())
-    if tied > chosen:
+    if tied > chosen and chosen >= ARBITRARY_SHARE * int(is_suspect.sum()):
         log.warning(
             "%d samples share the score at which suspects end, and the first %d of them are taken: the detector cannot "
             "tell them apart",
