@@ -170,3 +170,33 @@ def test_what_a_guard_deploys_can_be_loaded(noise, tmp_path):
     loaded = nab.load_deployed(path, device="cpu", network=dropping(4))
     images = noise.images.float()
     assert torch.equal(loaded.labels(images), guard.deployed.labels(images))
+
+
+class Shifting(torch.nn.Sequential):
+    """Adds what torch does not store."""
+
+    def __init__(self, shift: float) -> None:
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(192, 4))
+        self.register_buffer("shift", torch.full((192,), shift), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self[1](self[0](images) + self.shift)
+
+
+def test_buffers_that_torch_does_not_store_are_stored(noise, tmp_path):
+    guard = NAB().guard(Shifting(1.0).eval(), IDENTITY)
+    path = nab.save_deployed(guard.deployed, tmp_path / "d.safetensors")
+    loaded = nab.load_deployed(path, device="cpu", network=Shifting(0.0))
+    images = noise.images.float()
+    logits = [each.respond(images).logits for each in (guard.deployed, loaded)]
+    assert torch.equal(*logits)
+    assert loaded.key == guard.deployed.key
+
+
+def test_a_state_that_is_no_tensor_is_refused(tmp_path):
+    class Odd(Shifting):
+        def get_extra_state(self) -> str:
+            return "odd"
+
+    with pytest.raises(ConfigError, match="whole state is in tensors, got something else for _extra_state"):
+        nab.save_deployed(NAB().guard(Odd(0.0), IDENTITY).deployed, tmp_path / "d.safetensors")

@@ -30,7 +30,16 @@ from nab.files import write_atomically
 from nab.models import MODELS, Architecture, Custom, as_network, structure
 from nab.registry import build, make_dataclass, nested_dataclass
 from nab.source_code import NoSource
-from nab.training import PRECISIONS, Predictor, Runtime, pack_weights, resolve_device, unpack_weights, without_gradient
+from nab.training import (
+    PRECISIONS,
+    Predictor,
+    Runtime,
+    pack_weights,
+    resolve_device,
+    state_of,
+    unpack_weights,
+    without_gradient,
+)
 
 HEADER = "nab"
 """The key of the JSON header among the file's metadata."""
@@ -212,7 +221,7 @@ def _decode_predictor(
     elif network is not None:
         empty = copy.deepcopy(network)  # two fields may ask for one
         names = {name.removeprefix(value["weights"]) for name in tensors if name.startswith(value["weights"])}
-        if names != empty.state_dict().keys():  # it was stored behind the protocol
+        if names != state_of(empty).keys():  # it was stored behind the protocol
             empty = as_network(empty, shape)
     else:
         raise ConfigError("the file holds a network of somebody's own: pass one of its kind as network")
@@ -232,7 +241,7 @@ def _check_sizes(
 ) -> None:
     """Raise ``ValueError`` before memory is taken for a network that the file's weights do not fill."""
     with torch.device("meta"):
-        sizes = {name: value.shape for name, value in architecture.make(num_classes, shape).state_dict().items()}
+        sizes = {name: value.shape for name, value in state_of(architecture.make(num_classes, shape)).items()}
     stored = {name.removeprefix(prefix): value.shape for name, value in tensors.items() if name.startswith(prefix)}
     if sizes != stored:
         wrong = sorted(name for name in sizes.keys() | stored.keys() if sizes.get(name) != stored.get(name))

@@ -10,7 +10,7 @@ from nab.training.runtime import Runtime, resolve_device
 from nab.training.step import CrossEntropy, Step
 from nab.training.trainer import Trainer
 from nab.training.update import make_optimizer
-from nab.training.weights import pack_weights, unpack_weights
+from nab.training.weights import pack_weights, state_of, unpack_weights
 
 __all__ = [
     "BATCH_SIZE",
@@ -43,6 +43,7 @@ __all__ = [
     "monitored",
     "pack_weights",
     "resolve_device",
+    "state_of",
     "unpack_weights",
     "without_gradient",
 ]

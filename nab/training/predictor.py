@@ -61,7 +61,7 @@ class Predictor:
         return digest(
             {
                 "structure": structure(self.network),
-                "weights": pack_weights(self.network) | dict(self.network.named_buffers()),
+                "weights": pack_weights(self.network),
                 "classes": len(self.classes),
                 "normalization": self.normalization,
                 "precision": self.runtime.precision,
