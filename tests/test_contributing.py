@@ -50,6 +50,21 @@ def register(file: Path, lines: str) -> None:
     file.write_text(text.replace(f"{registry}\n", f"{registry}\n{entry}\n"))
 
 
+def passed(folder: Path, *arguments: str) -> int:
+    """How many tests passed in a folder with a library of its own, if none failed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    (count,) = re.findall(r"^(\d+) passed", done.stdout, re.MULTILINE)
+    return int(count)
+
+
 def test_an_attack_and_a_defense_are_a_file_a_line_and_a_test_each(tmp_path: Path) -> None:
     assert list(FILES) == [
         "nab/attacks/frame.py",
@@ -69,24 +84,6 @@ def test_an_attack_and_a_defense_are_a_file_a_line_and_a_test_each(tmp_path: Pat
     for path, lines in LINES:
         register(tmp_path / path, lines)
     (tmp_path / "test_together.py").write_text(TOGETHER)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert re.search(r"^8 passed", done.stdout, re.MULTILINE), done.stdout[-3000:]
+    assert passed(tmp_path, ".") == 8
     shutil.copy(ROOT / "tests" / "test_defenses.py", tmp_path)  # the conformance tests
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_defenses.py", "-k", "clp"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert re.search(r"^\d+ passed", done.stdout, re.MULTILINE), done.stdout[-3000:]
+    assert passed(tmp_path, "test_defenses.py", "-k", "clp") > 5

@@ -79,7 +79,7 @@ def run(
         raise ConfigError(f"setting {twice[0]}: given twice, by an option of its own and by --set; leave one out")
     overrides |= extra
     config = chosen.config(**overrides)
-    if unused := chosen.unused(config, **overrides):
+    if unused := config.unused(key for key, value in overrides.items() if value is not None):
         raise ConfigError(
             f"setting {unused[0]}: nothing in this run looks at it (attack {config.attack.name!r}, defense "
             f"{config.defense.name!r}); leave it out, or choose an attack or a defense that does"

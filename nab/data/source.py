@@ -79,5 +79,5 @@ class Source(abc.ABC):
         return PUBLISHED if is_same else "differs from the published data"
 
     def fixes(self, provenance: str) -> bool:
-        """Whether a run on images of this `provenance` was on the images that anybody gets by name and parameters."""
+        """Whether everybody who names this source gets the images of a run that noted this `provenance`."""
         return self.is_fixed and (self.fingerprints is None or provenance == PUBLISHED)

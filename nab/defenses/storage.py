@@ -128,16 +128,14 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         DataError: see `load_deployed`.
     """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, not a file")
     try:
-        if path.is_dir():
-            raise IsADirectoryError
         with safe_open(path, framework="pt") as stored:
             header = json.loads((stored.metadata() or {})[HEADER])
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
-    except IsADirectoryError:
-        raise DataError(f"{path} is a folder, not a file") from None
     except KeyError:
         raise DataError(f"{path} was not written by save_deployed: it has no header {HEADER!r}") from None
     except (SafetensorError, OSError, ValueError, RecursionError) as error:

@@ -21,7 +21,7 @@ from nab.selfsupervised import SelfSupervised, SimCLR
 from nab.training import Trainer
 
 ARBITRARY_SHARE = 0.25
-"""Of the suspects; if so many are told from other samples by nothing, it is said."""
+"""A share of the suspects. If so many have the score of samples that are not suspected, there is a warning."""
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +206,7 @@ def _tell_shortfall(found: int, size: int, rate: Rate | None) -> None:
 
 
 def _tell_ties(scores: Tensor, is_suspect: Tensor) -> None:
-    """Much of what is suspected has a score that cannot be told from that of samples which are not."""
+    """Warn if many suspects have the same score as samples that are not suspected."""
     if not is_suspect.any():
         return
     lowest = scores[is_suspect].min()

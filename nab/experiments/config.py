@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
@@ -29,6 +30,9 @@ VERIFIED_RATE = 0.05
 
 DETECTION_RATE = 0.05
 """The paper's share of the training set that is suspected."""
+
+PLANTING = frozenset({"selection", "label_map", "target"})
+"""Settings that an attack which plants nothing leaves at their defaults."""
 
 LARGEST_SEED = 2**63 - 1
 
@@ -143,7 +147,7 @@ class RunConfig(BaseModel):
         attack.check_label_map(self.label_map)
         if attack.plants:
             return {"poison_rate": self.poison_rate or attack.usual_rate}
-        plain = {name: type(self).model_fields[name].default for name in ("selection", "label_map", "target")}
+        plain = {name: type(self).model_fields[name].default for name in PLANTING}
         return {"poison_rate": None} | plain
 
     def _suspect_fields(self, needs: frozenset[str]) -> dict[str, Any]:
@@ -213,6 +217,13 @@ class RunConfig(BaseModel):
         """How the final network is trained."""
         recipe: Recipe = self._make("recipe")
         return recipe
+
+    def unused(self, settings: Iterable[str]) -> list[str]:
+        """Those of the settings, such as ``detector.epochs``, that nothing in the run looks at."""
+        absent = {field for field in type(self).model_fields if getattr(self, field) is None}
+        if not self.make_attack().plants:
+            absent |= PLANTING
+        return [setting for setting in settings if setting.partition(".")[0] in absent]
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -109,11 +109,14 @@ class Ray(Executor):
     def __init__(self, address: str | None, threads: int, gpus: float) -> None:
         try:
             import ray
+
+            from nab.experiments.orphans import ending_with_parent
         except ImportError:
-            raise ConfigError(f"backend 'ray' needs ray: {CLUSTER_EXTRA}") from None
+            raise ConfigError(f"backend 'ray' needs ray and psutil: {CLUSTER_EXTRA}") from None
         self._ray: Any = ray
         if not ray.is_initialized():
-            self._connect(address)
+            with ending_with_parent():  # a fresh local cluster: Ray's own agents outlive a kill by a minute
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(node.get("GPU", 0) for node in nodes):
             gpus = 0.0
@@ -125,13 +128,6 @@ class Ray(Executor):
             )
         self._resources = {"num_cpus": threads, "num_gpus": gpus, "max_retries": 3}
         self._references: list[Any] = []
-
-    def _connect(self, address: str | None) -> None:
-        """Join the cluster. A fresh local one ends with this process: Ray's own agents outlive a kill by a minute."""
-        from nab.experiments.orphans import ending_with_parent
-
-        with ending_with_parent():
-            self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
         reference = self._ray.remote(**self._resources)(work).remote(*arguments)

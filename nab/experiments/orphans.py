@@ -1,6 +1,6 @@
 """A process that ends what a parent leaves behind: `python orphans.py PARENT OLDER...`.
 
-Its own file, free of the library, so that it starts in a moment.
+It imports nothing of the library, so that it starts in a moment.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ def ending_with_parent() -> Iterator[None]:
     try:
         yield
     finally:
-        begun = set(psutil.Process().children()) - {*older, psutil.Process(watcher.pid)}
+        begun = {process.pid for process in psutil.Process().children()}
+        begun -= {watcher.pid, *(process.pid for process in older)}
         with contextlib.suppress(OSError):  # it ended
-            watcher.stdin.write(f"{' '.join(str(process.pid) for process in begun)}\n".encode())
+            watcher.stdin.write(f"{' '.join(map(str, begun))}\n".encode())
             watcher.stdin.close()
 
 

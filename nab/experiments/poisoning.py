@@ -75,7 +75,7 @@ def attack_data(config: RunConfig, trainer: Trainer, data_root: str | Path | Non
     source = config.make_source()
     full_train, test = source.load(_data_root(data_root))
     clean = source.take(full_train, config.seed)
-    _check_defender(config, clean, _poisoned_labels(config, clean))
+    _check_defender(config, clean, _poisoned_labels(config, clean), trainer)
     return Attacked(full_train, clean, test, *_attack(config, clean, test, trainer))
 
 
@@ -96,16 +96,15 @@ def _poisoned_labels(config: RunConfig, clean: Dataset) -> Tensor:
     return wanted.where(is_poisoned, clean.labels)
 
 
-def _check_defender(config: RunConfig, clean: Dataset, labels: Tensor) -> None:
+def _check_defender(config: RunConfig, clean: Dataset, labels: Tensor, trainer: Trainer) -> None:
     """Raise ``NabError`` if a setting of the defender does not fit the data, before the attack is prepared, which may
     take minutes."""
     one = clean.subset(torch.zeros(1, dtype=torch.long))
-    Batches(one, config.make_recipe(), torch.device("cpu"), torch.Generator())  # checks the augmentation
+    Batches(one, trainer.recipe, torch.device("cpu"), torch.Generator())  # checks the augmentation
     seen = clean.replace(labels=labels)
     if config.detector is not None:
         check_cut(config.detection_rate, config.detection_threshold, len(seen))
     verified = draw_verified(clean, config.verified_rate, config.seed)
-    trainer = Trainer(config.make_recipe(), config.make_architecture())
     for method in (config.make_defense(), config.make_detector(), config.make_labeler()):
         if method is not None:
             method.check(seen, trainer, verified)

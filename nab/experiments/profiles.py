@@ -112,14 +112,6 @@ class Profile(BaseModel):
                 KINDS[kind].make(values[kind]["name"], values[kind]["params"])
         return config
 
-    def unused(self, config: RunConfig, **overrides: Any) -> list[str]:
-        """Those of the overrides that `config` took and that nothing in the run looks at, such as a detector where no
-        defense needs suspects."""
-        absent = {field for field in RunConfig.model_fields if getattr(config, field) is None}
-        if not config.make_attack().plants:
-            absent |= {"selection", "label_map", "target"}
-        return [key for key, value in overrides.items() if value is not None and key.partition(".")[0] in absent]
-
     def _method(self, kind: str, value: Any) -> dict[str, Any]:
         """A method's name and hyper-parameters; those that ``value`` does not give are the profile's."""
         if isinstance(value, Method):
