@@ -292,4 +292,4 @@ def test_samples_that_the_detector_cannot_tell_apart_at_the_cut_are_told(ten, ca
             return Scored(torch.tensor([1.0, 1.0, 1.0, *range(-7, 0)]))
 
     nab.find_suspects(ten, Tied(), rate=rate, trainer=Trainer(TINY, ResNet9(4)))
-    assert ("3 samples share the score at which suspects end, and the first 2" in caplog.text) == is_told
+    assert ("Tied gives one score to 3 samples, of which the first 2 are suspects" in caplog.text) == is_told

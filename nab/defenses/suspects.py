@@ -79,7 +79,7 @@ def suspicion_from(
     found = find_scores(detector, dataset, trainer, supply.give(detector))
     is_suspect = select_suspects(found.scores, rate, threshold=threshold)
     _tell_shortfall(int(is_suspect.sum()), len(dataset), rate)
-    _tell_ties(found.scores, is_suspect)
+    _tell_ties(detector, found.scores, is_suspect)
     return add_labels(supply, Suspicion(found.scores, is_suspect), labeler), found
 
 
@@ -205,7 +205,7 @@ def _tell_shortfall(found: int, size: int, rate: Rate | None) -> None:
         )
 
 
-def _tell_ties(scores: Tensor, is_suspect: Tensor) -> None:
+def _tell_ties(detector: Detector, scores: Tensor, is_suspect: Tensor) -> None:
     """Warn if many suspects have the same score as samples that are not suspected."""
     if not is_suspect.any():
         return
@@ -213,8 +213,8 @@ def _tell_ties(scores: Tensor, is_suspect: Tensor) -> None:
     tied, chosen = int((scores == lowest).sum()), int((scores[is_suspect] == lowest).sum())
     if tied > chosen and chosen >= ARBITRARY_SHARE * int(is_suspect.sum()):
         log.warning(
-            "%d samples share the score at which suspects end, and the first %d of them are taken: the detector cannot "
-            "tell them apart",
+            "%s gives one score to %d samples, of which the first %d are suspects: it cannot tell them apart",
+            type(detector).__name__,
             tied,
             chosen,
         )
